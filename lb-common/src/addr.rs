@@ -1,0 +1,77 @@
+//! Addresses as the data plane keeps them.
+//!
+//! Every value here is in network byte order; nothing else in the workspace keeps a bare integer
+//! for an address.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IPv4 or IPv6 address in 16 bytes, network byte order; IPv4 is v4-mapped
+/// (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(C, align(8))]
+pub struct Address(pub [u8; 16]);
+
+impl Address {
+    /// The unspecified address `::`, meaning "not set".
+    pub const UNSET: Self = Self([0; 16]);
+
+    /// The v4-mapped form of four bytes in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4(bytes: [u8; 4]) -> Self {
+        let [a, b, c, d] = bytes;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// True for a v4-mapped address.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        let [high, low] = self.words();
+        high == 0 && (low & 0xffff_ffff) == u64::from_le_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0])
+    }
+
+    /// The last four bytes: the IPv4 address of a v4-mapped one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = self.0;
+        [a, b, c, d]
+    }
+
+    /// The two halves as they lie in memory (native loads of network-order bytes).
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
+        [
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        ]
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        if address.is_v4() {
+            Self::V4(Ipv4Addr::from(address.v4()))
+        } else {
+            Self::V6(Ipv6Addr::from(address.0))
+        }
+    }
+}
+
+impl core::fmt::Display for Address {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}

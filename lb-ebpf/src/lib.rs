@@ -1,0 +1,2 @@
+//! Empty: it exists so that `lb-userspace` can name this package as a build dependency.
+#![no_std]

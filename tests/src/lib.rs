@@ -1,0 +1,1 @@
+//! The lab: namespaces, routers, backends and long-lived real flows.
