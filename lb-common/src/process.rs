@@ -1,0 +1,104 @@
+//! The whole way of a packet, in one function for kernel and host: parse, decide, wrap, verdict.
+
+use crate::backend::{BackendId, State};
+use crate::control::Control;
+use crate::decide::{Decision, decide};
+use crate::packet::Packet;
+use crate::parse::{Flow, Parsed, parse};
+use crate::tables::Tables;
+use crate::verdict::Outcome;
+use crate::{encap, flow, icmp};
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// The outcome it is counted under.
+    pub outcome: Outcome,
+    /// Its VIP's number; 0 when it is for none.
+    pub vip: u16,
+    /// The backend it went to, or would have.
+    pub backend: BackendId,
+    /// The interface it leaves by, for tx and redirect.
+    pub interface: u32,
+    /// A drop whose frame now holds the ICMP error for its sender: send it back.
+    pub answered: bool,
+}
+
+impl Verdict {
+    #[inline(always)]
+    const fn new(outcome: Outcome, vip: u16, backend: BackendId) -> Self {
+        Self { outcome, vip, backend, interface: 0, answered: false }
+    }
+}
+
+/// Handles one frame; what it changed in the frame is what leaves.
+#[inline(always)]
+pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Verdict {
+    let none = BackendId(0);
+    let Some(control) = tables.control() else { return Verdict::new(Outcome::NotVip, 0, none) };
+    match parse(packet, control) {
+        Parsed::Done(outcome) => Verdict::new(outcome, 0, none),
+        Parsed::Echo(inner, at) => {
+            let done = icmp::echo(packet, &inner, at as usize);
+            let outcome = if done { Outcome::Echo } else { Outcome::Malformed };
+            Verdict { interface: tables.ingress(), ..Verdict::new(outcome, 0, none) }
+        }
+        Parsed::Flow(flow) => match decide(tables, control, &flow) {
+            Some(decision) => forward(packet, tables, control, &flow, &decision),
+            None => Verdict::new(Outcome::NoBackend, flow.vip.vip, none),
+        },
+    }
+}
+
+#[inline(always)]
+fn forward<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    control: &Control,
+    flow: &Flow,
+    decision: &Decision,
+) -> Verdict {
+    let vip = flow.vip.vip;
+    let owner = decision.owner;
+    let backend = match tables.backend(owner) {
+        Some(backend) if owner.0 != 0 => backend,
+        _ => return Verdict::new(Outcome::NoBackend, vip, owner),
+    };
+    let state = State::unpack(backend.state);
+    if state.inner_mtu == 0 {
+        return Verdict::new(Outcome::Unresolved, vip, owner);
+    }
+    if flow.inner.length > state.inner_mtu {
+        return Verdict {
+            answered: answer_too_big(packet, tables, control, flow, state.inner_mtu),
+            ..Verdict::new(Outcome::TooBig, vip, owner)
+        };
+    }
+    let link = backend.links[(state.link & 1) as usize];
+    let settings = &control.settings;
+    let outer = (state.outer, link);
+    if !encap::encapsulate(packet, tables, settings, flow, decision, backend, outer) {
+        return Verdict::new(Outcome::NoHeadroom, vip, owner);
+    }
+    let ingress = link.interface == tables.ingress();
+    let outcome = if ingress { Outcome::Tx } else { Outcome::Redirect };
+    Verdict { interface: link.interface, ..Verdict::new(outcome, vip, owner) }
+}
+
+#[inline(always)]
+fn answer_too_big<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    control: &Control,
+    flow: &Flow,
+    inner_mtu: u16,
+) -> bool {
+    // RFC 4443 section 2.4 (e): no error about an error.
+    if flow.segment == crate::parse::Segment::Quoted {
+        return false;
+    }
+    let settings = &control.settings;
+    let tick = flow::tick(tables.jiffies(), settings.tick_shift);
+    tables.icmp_allowed(settings.icmp_per_tick, tick)
+        && icmp::too_big(packet, &flow.inner, inner_mtu)
+}

@@ -1,0 +1,169 @@
+//! The balancer's maps, reached through [`lb_common::tables::Tables`].
+//!
+//! Sizes here are the smallest ones; user space sets the real ones when it loads the object.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::programs::XdpContext;
+use lb_common::backend::{Backend, BackendId};
+use lb_common::control::Control;
+use lb_common::flow::{Bucket, Entry, WAYS};
+use lb_common::table::{HistoryRow, SlotRow};
+use lb_common::tables::Tables;
+use lb_common::verdict::{Counter, VipCounters};
+
+#[map]
+static LB_CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LB_SLOTS: Array<SlotRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LB_HISTORY: Array<HistoryRow> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LB_BACKENDS: Array<Backend> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LB_FLOWS: Array<[u64; WAYS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LB_VIP_COUNTERS: PerCpuArray<VipCounters> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static LB_BACKEND_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static LB_BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(2, 0);
+#[map]
+pub(crate) static LB_DROPS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// What one CPU may still do in the current tick.
+#[repr(C)]
+struct Budget {
+    tick: u32,
+    used: u32,
+}
+
+/// Index of the ICMP errors' budget.
+const BUDGET_ICMP: u32 = 0;
+/// Index of the drop samples' budget.
+const BUDGET_SAMPLES: u32 = 1;
+
+fn budget(index: u32, limit: u16, tick: u16) -> bool {
+    let Some(budget) = LB_BUDGETS.get_ptr_mut(index) else { return false };
+    // SAFETY: this CPU's value; nothing else runs on it until the program returns.
+    let budget = unsafe { &mut *budget };
+    if budget.tick != tick as u32 {
+        budget.tick = tick as u32;
+        budget.used = 0;
+    }
+    budget.used += 1;
+    budget.used <= limit as u32
+}
+
+/// May one more drop be sampled in this tick?
+pub(crate) fn sample_allowed(limit: u16, tick: u16) -> bool {
+    budget(BUDGET_SAMPLES, limit, tick)
+}
+
+/// The maps, for one packet.
+pub(crate) struct Maps {
+    pub(crate) ingress: u32,
+}
+
+impl Maps {
+    pub(crate) fn new(context: &XdpContext) -> Self {
+        let context = context.as_ptr().cast::<aya_ebpf::bindings::xdp_md>();
+        // SAFETY: the kernel gives a valid xdp_md.
+        Self { ingress: unsafe { (*context).ingress_ifindex } }
+    }
+}
+
+/// A bucket in the flow map.
+pub(crate) struct FlowBucket(*mut [u64; WAYS]);
+
+impl Bucket for FlowBucket {
+    #[inline(always)]
+    fn load(&self, way: usize) -> Entry {
+        let entry = self.0.cast::<u64>().wrapping_add(way & (WAYS - 1));
+        // SAFETY: inside the bucket's 64 bytes; an aligned 8-byte load is one instruction.
+        Entry(unsafe { core::ptr::read_volatile(entry) })
+    }
+
+    #[inline(always)]
+    fn exchange(&self, way: usize, old: Entry, new: Entry) -> bool {
+        let entry = self.0.cast::<u64>().wrapping_add(way & (WAYS - 1));
+        // SAFETY: inside the bucket, aligned; the v3 instruction set has this instruction.
+        let (_, done) = unsafe {
+            core::intrinsics::atomic_cxchg::<
+                u64,
+                { core::intrinsics::AtomicOrdering::SeqCst },
+                { core::intrinsics::AtomicOrdering::SeqCst },
+            >(entry, old.0, new.0)
+        };
+        done
+    }
+}
+
+impl Tables for Maps {
+    type Bucket<'a> = FlowBucket;
+
+    #[inline(always)]
+    fn control(&self) -> Option<&Control> {
+        LB_CONTROL.get(0)
+    }
+
+    #[inline(always)]
+    fn slots(&self, row: u32) -> Option<&SlotRow> {
+        LB_SLOTS.get(row)
+    }
+
+    #[inline(always)]
+    fn history(&self, row: u32) -> Option<&HistoryRow> {
+        LB_HISTORY.get(row)
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        LB_BACKENDS.get(id.0 as u32)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<FlowBucket> {
+        LB_FLOWS.get_ptr_mut(index).map(FlowBucket)
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u64 {
+        // SAFETY: no arguments, no effects.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
+    fn ingress(&self) -> u32 {
+        self.ingress
+    }
+
+    #[inline(always)]
+    fn icmp_allowed(&self, limit: u16, tick: u16) -> bool {
+        budget(BUDGET_ICMP, limit, tick)
+    }
+}
+
+/// Counts a packet under its VIP and outcome.
+#[inline(always)]
+pub(crate) fn count(vip: u16, outcome: u32, bytes: u64) {
+    let Some(counters) = LB_VIP_COUNTERS.get_ptr_mut(vip as u32) else { return };
+    // SAFETY: this CPU's value.
+    let counters = unsafe { &mut *counters };
+    let counter = &mut counters.outcomes[(outcome & 15) as usize];
+    counter.packets += 1;
+    counter.bytes += bytes;
+}
+
+/// Counts a packet sent to a backend.
+#[inline(always)]
+pub(crate) fn count_backend(id: BackendId, bytes: u64) {
+    let Some(counter) = LB_BACKEND_COUNTERS.get_ptr_mut(id.0 as u32) else { return };
+    // SAFETY: this CPU's value.
+    let counter = unsafe { &mut *counter };
+    counter.packets += 1;
+    counter.bytes += bytes;
+}
