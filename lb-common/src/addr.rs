@@ -48,6 +48,13 @@ impl Address {
     }
 }
 
+/// [`Address::words`] of an IPv4 address read from a packet as one word.
+#[inline(always)]
+#[must_use]
+pub const fn v4_words(address: u32) -> [u64; 2] {
+    [0, u64::from_le(0xffff_0000) | (address as u64) << 32]
+}
+
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {

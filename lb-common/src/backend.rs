@@ -35,17 +35,31 @@ impl Outer {
     }
 }
 
-/// The link-layer header towards a backend's next hop: destination and source MAC, interface;
-/// 16 bytes. A next hop that changes only its MAC is one 8-byte store.
+/// The link-layer header towards a backend's next hop; 16 bytes. A next hop that changes only its
+/// MAC is one 8-byte store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C, align(8))]
 pub struct Link {
-    /// MAC of the next hop.
-    pub destination: [u8; 6],
-    /// MAC of our interface.
-    pub source: [u8; 6],
+    /// As [`Ethernet::addresses_low`](crate::headers::Ethernet::addresses_low).
+    pub addresses_low: u64,
+    /// As [`Ethernet::addresses_high`](crate::headers::Ethernet::addresses_high).
+    pub addresses_high: u32,
     /// Our interface's index, native order.
     pub interface: u32,
+}
+
+impl Link {
+    /// From the next hop's MAC, our own, and our interface.
+    #[must_use]
+    pub const fn new(destination: [u8; 6], source: [u8; 6], interface: u32) -> Self {
+        let [a, b, c, d, e, f] = destination;
+        let [g, h, i, j, k, l] = source;
+        Self {
+            addresses_low: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            addresses_high: u32::from_ne_bytes([i, j, k, l]),
+            interface,
+        }
+    }
 }
 
 /// One backend; 64 bytes, one cache line.

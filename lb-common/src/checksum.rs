@@ -22,16 +22,13 @@ pub const fn halves(word: u32) -> u32 {
 /// The checksum field for a sum that had zero in its place.
 #[inline(always)]
 #[must_use]
-pub const fn finish(sum: u32) -> [u8; 2] {
-    (!fold(sum)).to_ne_bytes()
+pub const fn finish(sum: u32) -> u16 {
+    !fold(sum)
 }
 
 /// RFC 1624 equation 3: the checksum after one 16-bit word changed.
 #[inline(always)]
 #[must_use]
-pub const fn update(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
-    let sum = (!u16::from_ne_bytes(checksum)) as u32
-        + (!u16::from_ne_bytes(old)) as u32
-        + u16::from_ne_bytes(new) as u32;
-    finish(sum)
+pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
+    finish((!checksum) as u32 + (!old) as u32 + new as u32)
 }

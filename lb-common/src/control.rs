@@ -1,9 +1,9 @@
 //! The one value that holds everything small: settings, pools, VIPs. One map lookup reaches all.
 
+use crate::MAX_POOLS;
 use crate::hash::HashKey;
 use crate::table::Pool;
 use crate::vip::{VipIndex, VipRoot};
-use crate::{MAX_POOLS, addr::Address};
 
 /// Idle timeouts in ticks (see [`Settings::tick_shift`]), each at most [`Idle::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,22 +30,22 @@ impl Idle {
 pub struct Settings {
     /// The cluster secret.
     pub key: HashKey,
-    /// The LB's own IPv6 address, source of GUE over IPv6.
-    pub source_v6: Address,
-    /// The first 64 bits of the source of IPIP over IPv6, network order.
-    pub ipip_prefix_v6: [u8; 8],
-    /// The LB's own IPv4 address, network order, source of GUE over IPv4.
-    pub source_v4: [u8; 4],
-    /// The first 16 bits of the source of IPIP over IPv4 and two zero bytes, network order.
-    pub ipip_prefix_v4: [u8; 4],
+    /// The LB's own IPv6 address as it lies in a packet, source of GUE over IPv6.
+    pub source_v6: [u64; 2],
+    /// The first 64 bits of the source of IPIP over IPv6, as they lie in a packet.
+    pub ipip_prefix_v6: u64,
+    /// The LB's own IPv4 address as it lies in a packet, source of GUE over IPv4.
+    pub source_v4: u32,
+    /// The first 16 bits of the source of IPIP over IPv4 and two zero bytes, as they lie.
+    pub ipip_prefix_v4: u32,
     /// Buckets of the flow table minus one (a power of two minus one).
     pub bucket_mask: u32,
     /// A tick is `2^tick_shift` jiffies: about a second.
     pub tick_shift: u32,
     /// Idle timeouts.
     pub idle: Idle,
-    /// UDP port of GUE, network order.
-    pub gue_port: [u8; 2],
+    /// UDP port of GUE, as it lies in a packet.
+    pub gue_port: u16,
     /// ICMP errors that one CPU may send in one tick.
     pub icmp_per_tick: u16,
     /// Drop samples that one CPU may write in one tick.

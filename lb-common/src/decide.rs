@@ -3,7 +3,7 @@
 //! (ARCHITECTURE.md, "Just enough tracking").
 
 use crate::backend::BackendId;
-use crate::control::Control;
+use crate::control::{Control, Idle};
 use crate::flow::{self, ATTEMPTS, Bucket, Entry, State};
 use crate::parse::{Flow, Segment};
 use crate::table::{History, SLOTS_PER_HISTORY_ROW, Slot, slot_of};
@@ -58,53 +58,115 @@ pub fn decide<T: Tables>(tables: &T, control: &Control, flow: &Flow) -> Option<D
     let contested = (entry.contested() && flow.vip.flags & VipEntry::STATELESS == 0)
         || flow.vip.flags & VipEntry::ALWAYS != 0;
     let (owner, path) = if contested {
-        tracked(tables, control, flow, entry, history.base)
+        let question = Question {
+            hash: flow.hash,
+            slot: entry,
+            base: history.base,
+            udp_idle: flow.vip.udp_idle,
+            segment: flow.segment,
+        };
+        tables.tracked(question)
     } else {
         (entry.backend(), Path::Stateless)
     };
     Some(Decision { owner, path, slot, generation: table.generation, history })
 }
 
+/// What a contested slot asks the flow table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// The flow hash.
+    pub hash: u64,
+    /// The flow's slot.
+    pub slot: Slot,
+    /// The slot's base; 0 when no window is open.
+    pub base: BackendId,
+    /// Idle timeout of the VIP's UDP flows, ticks.
+    pub udp_idle: u16,
+    /// What the packet means.
+    pub segment: Segment,
+}
+
+impl Question {
+    /// All but the hash in one word, so that the kernel can verify [`tracked`] once, as a
+    /// function of two scalars.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.slot.0 as u64
+            | (self.base.0 as u64) << 16
+            | (self.udp_idle as u64) << 32
+            | (self.segment as u64) << 48
+    }
+
+    /// The inverse of [`Question::pack`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(hash: u64, word: u64) -> Self {
+        let segment = match word >> 48 {
+            0 => Segment::Open,
+            1 => Segment::Later,
+            2 => Segment::End,
+            3 => Segment::Datagram,
+            _ => Segment::Quoted,
+        };
+        Self {
+            hash,
+            slot: Slot(word as u16),
+            base: BackendId((word >> 16) as u16),
+            udp_idle: (word >> 32) as u16,
+            segment,
+        }
+    }
+}
+
+impl Path {
+    /// The inverse of `path as u32`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u32) -> Self {
+        match word {
+            0 => Self::Stateless,
+            1 => Self::Entry,
+            2 => Self::New,
+            3 => Self::Base,
+            _ => Self::Miss,
+        }
+    }
+}
+
 /// Asks the flow table, and enters what it learns.
 #[inline(always)]
-fn tracked<T: Tables>(
-    tables: &T,
-    control: &Control,
-    flow: &Flow,
-    slot: Slot,
-    base: BackendId,
-) -> (BackendId, Path) {
+pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (BackendId, Path) {
     let settings = &control.settings;
     let now = flow::tick(tables.jiffies(), settings.tick_shift);
-    let tag = (flow.hash >> 32) as u32;
-    let index = flow::bucket_of(flow.hash, settings.bucket_mask);
-    let Some(bucket) = tables.bucket(index) else { return (slot.backend(), Path::Miss) };
-    let (mut found, full) = flow::find(&bucket, tag, now);
-    let mut holder = bucket;
+    let tag = (ask.hash >> 32) as u32;
+    let index = flow::bucket_of(ask.hash, settings.bucket_mask);
+    let Some(mut holder) = tables.bucket(index) else { return (ask.slot.backend(), Path::Miss) };
+    let (mut found, full) = flow::find(&holder, tag, now);
     if found.is_none() && full {
         let other = flow::alternate(index, tag, settings.bucket_mask);
-        let Some(bucket) = tables.bucket(other) else { return (slot.backend(), Path::Miss) };
+        let Some(bucket) = tables.bucket(other) else { return (ask.slot.backend(), Path::Miss) };
         (found, _) = flow::find(&bucket, tag, now);
         holder = bucket;
     }
     if let Some(found) = found {
         // A SYN re-owns nothing that lives, and confirms nothing: it may be late or spoofed.
-        let reopens =
-            flow.segment == Segment::Open && matches!(found.entry.state(), State::Closing);
+        let reopens = ask.segment == Segment::Open && matches!(found.entry.state(), State::Closing);
         if !reopens {
-            touch(settings_idle(control, flow), &holder, found, flow.segment, now);
+            touch(settings.idle, ask, &holder, found, now);
             return (found.entry.owner(), Path::Entry);
         }
     }
-    let (owner, path) = match flow.segment {
-        Segment::Open | Segment::Datagram => (slot.backend(), Path::New),
-        _ if base.0 != 0 => (base, Path::Base),
-        _ => (slot.backend(), Path::Miss),
+    let (owner, path) = match ask.segment {
+        Segment::Open | Segment::Datagram => (ask.slot.backend(), Path::New),
+        _ if ask.base.0 != 0 => (ask.base, Path::Base),
+        _ => (ask.slot.backend(), Path::Miss),
     };
-    if owner.0 != 0 && !matches!(flow.segment, Segment::Quoted | Segment::End) {
-        let idle = match flow.segment {
+    if owner.0 != 0 && !matches!(ask.segment, Segment::Quoted | Segment::End) {
+        let idle = match ask.segment {
             Segment::Open => settings.idle.half_open,
-            Segment::Datagram => flow.vip.udp_idle,
+            Segment::Datagram => ask.udp_idle,
             _ => settings.idle.established,
         };
         let entry = Entry::new(tag, owner, State::Unconfirmed, flow::deadline(now, idle));
@@ -113,30 +175,18 @@ fn tracked<T: Tables>(
     (owner, path)
 }
 
-/// The idle timeouts that hold for a flow: confirmed, closing.
-#[inline(always)]
-fn settings_idle(control: &Control, flow: &Flow) -> (u16, u16) {
-    let idle = control.settings.idle;
-    let confirmed =
-        if flow.segment == Segment::Datagram { flow.vip.udp_idle } else { idle.established };
-    (confirmed, idle.closing)
-}
-
 /// Writes what a packet says of a flow that has an entry; at most one store a tick and flow.
 #[inline(always)]
-fn touch<B: Bucket>(
-    (confirmed, closing): (u16, u16),
-    bucket: &B,
-    found: flow::Found,
-    segment: Segment,
-    now: u16,
-) {
-    let new = match (segment, found.entry.state()) {
+fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, now: u16) {
+    let new = match (ask.segment, found.entry.state()) {
         (Segment::Open | Segment::Quoted, _) => return,
         (Segment::End, _) | (_, State::Closing) => {
-            found.entry.touched(State::Closing, flow::deadline(now, closing))
+            found.entry.touched(State::Closing, flow::deadline(now, idle.closing))
         }
-        _ => found.entry.touched(State::Confirmed, flow::deadline(now, confirmed)),
+        (Segment::Datagram, _) => {
+            found.entry.touched(State::Confirmed, flow::deadline(now, ask.udp_idle))
+        }
+        _ => found.entry.touched(State::Confirmed, flow::deadline(now, idle.established)),
     };
     if new != found.entry {
         // Lost to another CPU: it wrote as much of this flow as we would have.

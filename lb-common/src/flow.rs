@@ -135,55 +135,96 @@ pub struct Found {
     pub entry: Entry,
 }
 
+/// All ones when `x` is negative, else 0. Written for the kernel in assembly, because the
+/// compiler would turn the arithmetic around it back into branches, which a random bucket
+/// mispredicts and the verifier multiplies.
+#[inline(always)]
+fn negative(x: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut x = x;
+        // SAFETY: one arithmetic shift of one register.
+        unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) x, options(pure, nomem, nostack)) };
+        x
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        (x as i64 >> 63) as u64
+    }
+}
+
+/// 1 when `x` is negative, else 0. Bits are made by this and never by masking [`negative`] with a
+/// constant, at which newer verifiers go both ways.
+#[inline(always)]
+fn negative_bit(x: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut x = x;
+        // SAFETY: one logical shift of one register.
+        unsafe { core::arch::asm!("{0} >>= 63", inout(reg) x, options(pure, nomem, nostack)) };
+        x
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        x >> 63
+    }
+}
+
+/// `new` where the mask is set, else `old`.
+#[inline(always)]
+const fn select(mask: u64, new: u64, old: u64) -> u64 {
+    old ^ ((old ^ new) & mask)
+}
+
 /// The entry of a tag (an entry past its deadline counts as absent), and whether the bucket has
 /// no empty entry, so that the alternate must be asked too.
 #[inline(always)]
 pub fn find<B: Bucket>(bucket: &B, tag: u32, now: u16) -> (Option<Found>, bool) {
-    let mut full = true;
+    let (mut entry, mut place, mut empty) = (0, 0, 0);
     let mut way = 0;
     while way < WAYS {
-        let entry = bucket.load(way);
-        if entry.tag() == tag && entry.0 as u32 != 0 {
-            if entry.remaining(now) == 0 {
-                return (None, full);
-            }
-            return (Some(Found { way, entry }), full);
-        }
-        if entry.0 == 0 {
-            full = false;
-        }
+        let here = bucket.load(way).0;
+        let same = negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
+        entry = select(same, here, entry);
+        place = select(same, way as u64, place);
+        empty |= negative((here & 0xffff_ffff).wrapping_sub(1));
         way += 1;
     }
-    (None, full)
+    let entry = Entry(entry);
+    let full = empty == 0;
+    // An empty entry looks like tag 0.
+    if entry.0 as u32 == 0 || entry.remaining(now) == 0 {
+        return (None, full);
+    }
+    (Some(Found { way: place as usize & (WAYS - 1), entry }), full)
 }
 
-/// The entry that a new one may replace: an empty one, then one past its deadline (the flow's own
-/// old one included), then the unconfirmed one that is nearest to it. Never a live confirmed one.
+/// The entry that a new one may replace: the flow's own old one, then an empty one, then one past
+/// its deadline, then the unconfirmed one that is nearest to it. Never a live confirmed one of
+/// another flow.
 #[inline(always)]
 pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Option<Found> {
-    const NONE: u32 = u32::MAX;
-    let mut best = NONE;
-    let mut place = Found { way: 0, entry: Entry(0) };
+    // Class (0 own, 1 empty, 2 past, 3 unconfirmed, 7 taken), then ticks left, then the way.
+    const CLASS: u32 = 20;
+    let (mut best, mut entry) = (7u64 << CLASS, 0);
     let mut way = 0;
     while way < WAYS {
-        let entry = bucket.load(way);
-        let remaining = entry.remaining(now) as u32;
-        let score = if entry.tag() == tag && entry.0 != 0 {
-            0
-        } else if entry.0 == 0 {
-            1
-        } else if remaining == 0 {
-            2
-        } else if matches!(entry.state(), State::Unconfirmed) {
-            3 + remaining
-        } else {
-            NONE
-        };
-        if score < best {
-            best = score;
-            place = Found { way, entry };
-        }
+        let here = bucket.load(way).0;
+        let used = !negative((here & 0xffff_ffff).wrapping_sub(1));
+        let same = used & negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
+        let left = here.wrapping_sub(now as u64 + 1) & 0x7fff;
+        let alive = used & negative(left.wrapping_sub(0x3fff));
+        let taken = negative_bit(((here >> 15) & 3).wrapping_neg());
+        let in_use = negative_bit((here & 0xffff_ffff).wrapping_neg());
+        let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));
+        let score = class << CLASS | left << 4 | way as u64;
+        let better = negative(score.wrapping_sub(best));
+        best = select(better, score, best);
+        entry = select(better, here, entry);
         way += 1;
     }
-    if best == NONE { None } else { Some(place) }
+    if best >> CLASS == 7 {
+        return None;
+    }
+    Some(Found { way: best as usize & (WAYS - 1), entry: Entry(entry) })
 }

@@ -1,4 +1,7 @@
-//! Wire headers as byte arrays: alignment 1, any bit pattern valid, network byte order.
+//! Wire headers: alignment 1, any bit pattern valid, every field in network byte order.
+//!
+//! Fields are integers, not byte arrays, because each then is one load or store; [`Be16`] and
+//! [`Be32`] keep the byte order in the type, and addresses are opaque words.
 
 /// A type that may lie anywhere in a packet.
 ///
@@ -6,41 +9,86 @@
 /// Implementors have alignment 1, no padding, and accept every bit pattern.
 pub unsafe trait Wire: Copy {}
 
+/// 16 bits in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Be16(pub u16);
+
+impl Be16 {
+    /// From a host value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(value: u16) -> Self {
+        Self(value.to_be())
+    }
+
+    /// As a host value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+/// 32 bits in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Be32(pub u32);
+
+impl Be32 {
+    /// From a host value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(value: u32) -> Self {
+        Self(value.to_be())
+    }
+
+    /// As a host value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        u32::from_be(self.0)
+    }
+}
+
 macro_rules! wire {
     ($($(#[$doc:meta])* $name:ident $size:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-            #[repr(C)]
+            #[repr(C, packed)]
             pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
             const _: () = assert!(size_of::<$name>() == $size && align_of::<$name>() == 1);
-            // SAFETY: byte arrays and bytes only (asserted above).
-            unsafe impl Wire for $name {}
+            // SAFETY: packed integers only (size asserted above).
+            unsafe impl $crate::headers::Wire for $name {}
         )*
     };
 }
+pub(crate) use wire;
 
-// SAFETY: a byte array has alignment 1 and no invalid patterns.
-unsafe impl<const N: usize> Wire for [u8; N] {}
-// SAFETY: as above, grouped into words.
-unsafe impl<const N: usize> Wire for [[u8; 4]; N] {}
+/// `N` 32-bit words, to be summed.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Words<const N: usize>(pub [[u8; 4]; N]);
+// SAFETY: bytes only.
+unsafe impl<const N: usize> Wire for Words<N> {}
 
 wire! {
     /// IEEE 802.3.
     Ethernet 14 {
-        /// Destination MAC.
-        destination: [u8; 6],
-        /// Source MAC.
-        source: [u8; 6],
+        /// Destination MAC and the first two bytes of the source MAC, as they lie in the frame.
+        addresses_low: u64,
+        /// The other four bytes of the source MAC.
+        addresses_high: u32,
         /// EtherType.
-        kind: [u8; 2],
+        kind: Be16,
     }
     /// IEEE 802.1Q tag, from behind the EtherType that announced it.
     Vlan 4 {
         /// Priority and VLAN id.
-        control: [u8; 2],
+        control: Be16,
         /// EtherType of what follows.
-        kind: [u8; 2],
+        kind: Be16,
     }
     /// RFC 791.
     Ipv4 20 {
@@ -49,36 +97,36 @@ wire! {
         /// DSCP and ECN (RFC 2474, RFC 3168).
         tos: u8,
         /// Header and payload, bytes.
-        total_length: [u8; 2],
+        total_length: Be16,
         /// Identification.
-        id: [u8; 2],
+        id: Be16,
         /// Flags and fragment offset.
-        fragment: [u8; 2],
+        fragment: Be16,
         /// Time to live.
         ttl: u8,
         /// Protocol number.
         protocol: u8,
         /// Header checksum.
-        checksum: [u8; 2],
+        checksum: u16,
         /// Source address.
-        source: [u8; 4],
+        source: u32,
         /// Destination address.
-        destination: [u8; 4],
+        destination: u32,
     }
     /// RFC 8200.
     Ipv6 40 {
         /// Version, traffic class, flow label.
-        first: [u8; 4],
+        first: Be32,
         /// Bytes behind this header.
-        payload_length: [u8; 2],
+        payload_length: Be16,
         /// What follows.
         next_header: u8,
         /// Hop limit.
         hop_limit: u8,
         /// Source address.
-        source: [u8; 16],
+        source: [u64; 2],
         /// Destination address.
-        destination: [u8; 16],
+        destination: [u64; 2],
     }
     /// The first bytes of an IPv6 extension header (RFC 8200 section 4).
     Extension 8 {
@@ -87,37 +135,37 @@ wire! {
         /// Length in 8-byte units, the first not counted; reserved in a fragment header.
         length: u8,
         /// A fragment header's offset and M flag.
-        fragment: [u8; 2],
+        fragment: Be16,
         /// The rest.
-        rest: [u8; 4],
+        rest: Be32,
     }
     /// RFC 9293, up to the flags.
     Tcp 20 {
-        /// Source and destination port.
-        ports: [u8; 4],
+        /// Source port in the lower half, destination port in the upper half, each as it lies.
+        ports: u32,
         /// Sequence number.
-        sequence: [u8; 4],
+        sequence: Be32,
         /// Acknowledgement number.
-        acknowledgement: [u8; 4],
+        acknowledgement: Be32,
         /// Data offset in 4-byte units, upper four bits.
         offset: u8,
         /// Flags: FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
         flags: u8,
         /// Window.
-        window: [u8; 2],
+        window: Be16,
         /// Checksum.
-        checksum: [u8; 2],
+        checksum: u16,
         /// Urgent pointer.
-        urgent: [u8; 2],
+        urgent: Be16,
     }
     /// RFC 768.
     Udp 8 {
-        /// Source and destination port.
-        ports: [u8; 4],
+        /// Source port in the lower half, destination port in the upper half, each as it lies.
+        ports: u32,
         /// Header and payload, bytes.
-        length: [u8; 2],
+        length: Be16,
         /// Checksum; 0 = none.
-        checksum: [u8; 2],
+        checksum: u16,
     }
     /// RFC 792 and RFC 4443.
     Icmp 8 {
@@ -126,9 +174,9 @@ wire! {
         /// Code.
         code: u8,
         /// Checksum.
-        checksum: [u8; 2],
+        checksum: u16,
         /// Identifier and sequence, or unused and MTU.
-        rest: [u8; 4],
+        rest: Be32,
     }
     /// Generic UDP Encapsulation, variant 0 (draft-ietf-intarea-gue-09 section 3.1).
     Gue 4 {
@@ -137,18 +185,32 @@ wire! {
         /// IP protocol of the payload: 4 or 41.
         protocol: u8,
         /// Optional fields present: none, so all that follows is private data.
-        flags: [u8; 2],
+        flags: Be16,
     }
 }
 
-/// EtherType IPv4, as it lies in the frame.
-pub const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-/// EtherType IPv6, as it lies in the frame.
-pub const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// EtherType IPv4.
+pub const ETHERTYPE_IPV4: Be16 = Be16::new(0x0800);
+/// EtherType IPv6.
+pub const ETHERTYPE_IPV6: Be16 = Be16::new(0x86dd);
 /// EtherType of a customer VLAN tag.
-pub const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
+pub const ETHERTYPE_VLAN: Be16 = Be16::new(0x8100);
 /// EtherType of a service VLAN tag.
-pub const ETHERTYPE_SERVICE_VLAN: [u8; 2] = [0x88, 0xa8];
+pub const ETHERTYPE_SERVICE_VLAN: Be16 = Be16::new(0x88a8);
+
+impl Ethernet {
+    /// The same frame the other way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn swapped(self, kind: Be16) -> Self {
+        let (low, high) = (self.addresses_low, self.addresses_high);
+        Self {
+            addresses_low: low >> 48 | (high as u64) << 16 | low << 48,
+            addresses_high: (low >> 16) as u32,
+            kind,
+        }
+    }
+}
 
 /// IP protocol numbers (IANA).
 pub mod protocol {

@@ -2,7 +2,10 @@
 //! discovery work through the encapsulation.
 
 use crate::checksum;
-use crate::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Icmp, Ipv4, Ipv6, Wire, protocol};
+use crate::encap::OUTER_TTL;
+use crate::headers::{
+    Be16, Be32, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Icmp, Ipv4, Ipv6, Words, protocol, wire,
+};
 use crate::packet::Packet;
 use crate::parse::Inner;
 
@@ -13,25 +16,32 @@ pub const QUOTE_V4: usize = 576 - size_of::<Ipv4>() - size_of::<Icmp>();
 /// fits the minimum MTU of 1280 bytes.
 pub const QUOTE_V6: usize = 1280 - size_of::<Ipv6>() - size_of::<Icmp>();
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct ErrorV4 {
-    ethernet: Ethernet,
-    ip: Ipv4,
-    icmp: Icmp,
+wire! {
+    /// What stands in front of the quoted packet.
+    ErrorV4 42 {
+        /// Back to where the packet came from.
+        ethernet: Ethernet,
+        /// From the VIP.
+        ip: Ipv4,
+        /// The error.
+        icmp: Icmp,
+    }
+    /// What stands in front of the quoted packet.
+    ErrorV6 62 {
+        /// Back to where the packet came from.
+        ethernet: Ethernet,
+        /// From the VIP.
+        ip: Ipv6,
+        /// The error.
+        icmp: Icmp,
+    }
 }
-// SAFETY: made of Wire types only; alignment 1, so no padding.
-unsafe impl Wire for ErrorV4 {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct ErrorV6 {
-    ethernet: Ethernet,
-    ip: Ipv6,
-    icmp: Icmp,
+/// A 16-bit word made of two bytes, as it lies in a packet.
+#[inline(always)]
+const fn pair(first: u8, second: u8) -> u16 {
+    u16::from_ne_bytes([first, second])
 }
-// SAFETY: made of Wire types only; alignment 1, so no padding.
-unsafe impl Wire for ErrorV6 {}
 
 /// Turns an echo request into its reply, in place. False when the packet is shorter than said.
 #[inline(always)]
@@ -39,41 +49,41 @@ pub fn echo<P: Packet>(packet: &mut P, inner: &Inner, at: usize) -> bool {
     let offset = inner.offset as usize;
     if inner.v6 {
         let Some(ip) = packet.get_mut::<Ipv6>(offset) else { return false };
-        let source = ip.source;
-        ip.source = ip.destination;
-        ip.destination = source;
-        ip.hop_limit = crate::encap::OUTER_TTL;
+        (ip.source, ip.destination) = (ip.destination, ip.source);
+        ip.hop_limit = OUTER_TTL;
     } else {
         let Some(ip) = packet.get_mut::<Ipv4>(offset) else { return false };
-        let source = ip.source;
-        ip.source = ip.destination;
-        ip.destination = source;
-        let old = [ip.ttl, ip.protocol];
-        ip.ttl = crate::encap::OUTER_TTL;
-        ip.checksum = checksum::update(ip.checksum, old, [ip.ttl, ip.protocol]);
+        (ip.source, ip.destination) = (ip.destination, ip.source);
+        let old = pair(ip.ttl, ip.protocol);
+        ip.ttl = OUTER_TTL;
+        ip.checksum = checksum::update(ip.checksum, old, pair(OUTER_TTL, ip.protocol));
     }
     let Some(icmp) = packet.get_mut::<Icmp>(at) else { return false };
-    let old = [icmp.kind, icmp.code];
+    let old = pair(icmp.kind, icmp.code);
     icmp.kind = if inner.v6 { 129 } else { 0 };
-    icmp.checksum = checksum::update(icmp.checksum, old, [icmp.kind, icmp.code]);
+    icmp.checksum = checksum::update(icmp.checksum, old, pair(icmp.kind, icmp.code));
     let Some(ethernet) = packet.get_mut::<Ethernet>(0) else { return false };
-    let source = ethernet.source;
-    ethernet.source = ethernet.destination;
-    ethernet.destination = source;
+    *ethernet = ethernet.swapped(ethernet.kind);
     true
 }
 
-/// One's complement sum of `N` bytes at `offset`; `N` a multiple of 4.
+/// One's complement sum of `N` words at `offset`, folded.
 #[inline(always)]
-fn sum<const N: usize, P: Packet>(packet: &P, offset: usize) -> Option<u32> {
-    let bytes = packet.get::<[[u8; 4]; N]>(offset)?;
-    let mut total = 0u64;
+fn sum<const N: usize, P: Packet>(packet: &P, offset: usize) -> Option<u16> {
+    let words = packet.get::<Words<N>>(offset)?;
+    let mut total = 0;
     let mut word = 0;
     while word < N {
-        total += u32::from_ne_bytes(bytes[word]) as u64;
+        total += u32::from_ne_bytes(words.0[word]) as u64;
         word += 1;
     }
-    Some(checksum::halves(total as u32) + checksum::halves((total >> 32) as u32))
+    Some(fold64(total))
+}
+
+#[inline(always)]
+const fn fold64(sum: u64) -> u16 {
+    let [low, high] = [sum as u32, (sum >> 32) as u32];
+    checksum::fold(checksum::halves(low) + checksum::halves(high))
 }
 
 /// Turns a packet that is too big into the error that says so, addressed to its sender: RFC 1191
@@ -81,98 +91,85 @@ fn sum<const N: usize, P: Packet>(packet: &P, offset: usize) -> Option<u32> {
 /// False (and the frame is then only good for dropping) when it is too short to be one.
 #[inline(always)]
 pub fn too_big<P: Packet>(packet: &mut P, inner: &Inner, mtu: u16) -> bool {
-    if inner.v6 { too_big_v6(packet, inner, mtu) } else { too_big_v4(packet, inner, mtu) }
+    if inner.v6 {
+        too_big_v6(packet, inner.offset as usize, mtu)
+    } else {
+        too_big_v4(packet, inner.offset as usize, mtu)
+    }
 }
 
 #[inline(always)]
-fn too_big_v4<P: Packet>(packet: &mut P, inner: &Inner, mtu: u16) -> bool {
-    let offset = inner.offset as usize;
-    let Some(&Ethernet { destination, source, .. }) = packet.get::<Ethernet>(0) else {
-        return false;
-    };
-    let Some(&old) = packet.get::<Ipv4>(offset) else { return false };
+fn too_big_v4<P: Packet>(packet: &mut P, offset: usize, mtu: u16) -> bool {
+    let Some(ethernet) = packet.get::<Ethernet>(0) else { return false };
+    let ethernet = ethernet.swapped(ETHERTYPE_IPV4);
+    let Some(old) = packet.get::<Ipv4>(offset) else { return false };
+    let (source, destination) = (old.destination, old.source);
     let Some(quote) = sum::<{ QUOTE_V4 / 4 }, P>(packet, offset) else { return false };
-    let front = (size_of::<ErrorV4>() - offset) as i32;
+    let front = size_of::<ErrorV4>() as i32 - offset as i32;
     if !packet.grow_front(front) || !packet.truncate(size_of::<ErrorV4>() + QUOTE_V4) {
         return false;
     }
     let Some(error) = packet.get_mut::<ErrorV4>(0) else { return false };
-    error.ethernet = Ethernet { destination: source, source: destination, kind: ETHERTYPE_IPV4 };
-    let total_length = (576u16).to_be_bytes();
-    let addresses = checksum::halves(u32::from_ne_bytes(old.source))
-        + checksum::halves(u32::from_ne_bytes(old.destination));
-    let fixed = u16::from_ne_bytes([0x45, 0]) as u32
-        + u16::from_ne_bytes(total_length) as u32
-        + u16::from_ne_bytes([crate::encap::OUTER_TTL, protocol::ICMP]) as u32;
+    let total_length = Be16::new(576);
+    let header = pair(0x45, 0) as u32
+        + total_length.0 as u32
+        + pair(OUTER_TTL, protocol::ICMP) as u32
+        + checksum::halves(source)
+        + checksum::halves(destination);
+    error.ethernet = ethernet;
     error.ip = Ipv4 {
         version_ihl: 0x45,
         tos: 0,
         total_length,
-        id: [0, 0],
-        fragment: [0, 0],
-        ttl: crate::encap::OUTER_TTL,
+        id: Be16(0),
+        fragment: Be16(0),
+        ttl: OUTER_TTL,
         protocol: protocol::ICMP,
-        checksum: checksum::finish(fixed + addresses),
-        source: old.destination,
-        destination: old.source,
+        checksum: checksum::finish(header),
+        source,
+        destination,
     };
-    let [high, low] = mtu.to_be_bytes();
-    let sum = u16::from_ne_bytes([3, 4]) as u32 + u16::from_ne_bytes([high, low]) as u32;
-    error.icmp =
-        Icmp { kind: 3, code: 4, checksum: checksum::finish(quote + sum), rest: [0, 0, high, low] };
+    let checksum = checksum::finish(quote as u32 + pair(3, 4) as u32 + mtu.to_be() as u32);
+    error.icmp = Icmp { kind: 3, code: 4, checksum, rest: Be32::new(mtu as u32) };
     true
 }
 
 #[inline(always)]
-fn too_big_v6<P: Packet>(packet: &mut P, inner: &Inner, mtu: u16) -> bool {
-    let offset = inner.offset as usize;
-    let Some(&Ethernet { destination, source, .. }) = packet.get::<Ethernet>(0) else {
-        return false;
-    };
-    let Some(&old) = packet.get::<Ipv6>(offset) else { return false };
+fn too_big_v6<P: Packet>(packet: &mut P, offset: usize, mtu: u16) -> bool {
+    let Some(ethernet) = packet.get::<Ethernet>(0) else { return false };
+    let ethernet = ethernet.swapped(ETHERTYPE_IPV6);
+    let Some(old) = packet.get::<Ipv6>(offset) else { return false };
+    let (source, destination) = (old.destination, old.source);
     let Some(quote) = sum::<{ QUOTE_V6 / 4 }, P>(packet, offset) else { return false };
-    let front = (size_of::<ErrorV6>() - offset) as i32;
+    let front = size_of::<ErrorV6>() as i32 - offset as i32;
     if !packet.grow_front(front) || !packet.truncate(size_of::<ErrorV6>() + QUOTE_V6) {
         return false;
     }
     let Some(error) = packet.get_mut::<ErrorV6>(0) else { return false };
-    error.ethernet = Ethernet { destination: source, source: destination, kind: ETHERTYPE_IPV6 };
-    let payload_length = ((size_of::<Icmp>() + QUOTE_V6) as u16).to_be_bytes();
+    let payload_length = Be16::new((size_of::<Icmp>() + QUOTE_V6) as u16);
+    error.ethernet = ethernet;
     error.ip = Ipv6 {
-        first: [0x60, 0, 0, 0],
+        first: Be32::new(6 << 28),
         payload_length,
         next_header: protocol::ICMPV6,
-        hop_limit: crate::encap::OUTER_TTL,
-        source: old.destination,
-        destination: old.source,
+        hop_limit: OUTER_TTL,
+        source,
+        destination,
     };
     // RFC 8200 section 8.1: the pseudo header is part of the sum.
-    let mut addresses = 0;
-    let mut word = 0;
-    while word < 4 {
-        let [a, b, c, d] = word_of(&old.source, word);
-        addresses += checksum::halves(u32::from_ne_bytes([a, b, c, d]));
-        let [a, b, c, d] = word_of(&old.destination, word);
-        addresses += checksum::halves(u32::from_ne_bytes([a, b, c, d]));
-        word += 1;
-    }
-    let [high, low] = mtu.to_be_bytes();
-    let fixed = u16::from_ne_bytes(payload_length) as u32
-        + u16::from_ne_bytes([0, protocol::ICMPV6]) as u32
-        + u16::from_ne_bytes([2, 0]) as u32
-        + u16::from_ne_bytes([high, low]) as u32;
-    error.icmp = Icmp {
-        kind: 2,
-        code: 0,
-        checksum: checksum::finish(checksum::fold(quote) as u32 + addresses + fixed),
-        rest: [0, 0, high, low],
-    };
+    let [a, b] = source;
+    let [c, d] = destination;
+    let addresses = [fold64(a), fold64(b), fold64(c), fold64(d)];
+    let sum = quote as u32
+        + addresses[0] as u32
+        + addresses[1] as u32
+        + addresses[2] as u32
+        + addresses[3] as u32
+        + payload_length.0 as u32
+        + pair(0, protocol::ICMPV6) as u32
+        + pair(2, 0) as u32
+        + mtu.to_be() as u32;
+    let checksum = checksum::finish(sum);
+    error.icmp = Icmp { kind: 2, code: 0, checksum, rest: Be32::new(mtu as u32) };
     true
-}
-
-/// The four bytes of an address's 32-bit word.
-#[inline(always)]
-fn word_of(address: &[u8; 16], word: usize) -> [u8; 4] {
-    let at = (word & 3) * 4;
-    [address[at], address[at + 1], address[at + 2], address[at + 3]]
 }

@@ -7,6 +7,7 @@
 //! packet -> headers -> parse -> vip -> hash -> table -> flow -> decide -> encap | icmp
 //! ```
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod addr;
 pub mod backend;

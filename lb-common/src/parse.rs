@@ -3,7 +3,7 @@
 //!
 //! The address decides first: what is not for a VIP is never looked at any further.
 
-use crate::addr::Address;
+use crate::addr::v4_words;
 use crate::control::Control;
 use crate::hash;
 use crate::headers::{
@@ -125,10 +125,10 @@ fn ports<P: Packet>(packet: &P, at: usize, proto: u8) -> Result<(u32, Segment), 
         } else {
             Segment::Later
         };
-        Ok((u32::from_ne_bytes(tcp.ports), segment))
+        Ok((tcp.ports, segment))
     } else if proto == protocol::UDP {
         let udp = packet.get::<Udp>(at).ok_or(Outcome::Malformed)?;
-        Ok((u32::from_ne_bytes(udp.ports), Segment::Datagram))
+        Ok((udp.ports, Segment::Datagram))
     } else {
         Err(Outcome::Protocol)
     }
@@ -137,10 +137,10 @@ fn ports<P: Packet>(packet: &P, at: usize, proto: u8) -> Result<(u32, Segment), 
 #[inline(always)]
 fn v4<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     let Some(ip) = packet.get::<Ipv4>(offset) else { return Parsed::Done(Outcome::NotVip) };
-    let Some(here) = here(control, Address::from_v4(ip.destination).words()) else {
+    let Some(here) = here(control, v4_words(ip.destination)) else {
         return Parsed::Done(Outcome::NotVip);
     };
-    let length = u16::from_be_bytes(ip.total_length);
+    let length = ip.total_length.get();
     let header = (ip.version_ihl & 0xf) as usize * 4;
     if ip.version_ihl >> 4 != 4
         || header < size_of::<Ipv4>()
@@ -150,7 +150,7 @@ fn v4<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
         return Parsed::Done(Outcome::Malformed);
     }
     // More fragments, or an offset: not the whole packet.
-    if u16::from_be_bytes(ip.fragment) & 0x3fff != 0 {
+    if ip.fragment.get() & 0x3fff != 0 {
         return Parsed::Done(Outcome::Fragment);
     }
     let inner = Inner { offset: offset as u16, v6: false, tos: ip.tos, length };
@@ -165,8 +165,7 @@ fn v4<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     let Some(vip) = here.vip((ports >> 16) as u16, ip.protocol) else {
         return Parsed::Done(Outcome::NoPort);
     };
-    let source = u32::from_ne_bytes(ip.source);
-    let destination = u32::from_ne_bytes(ip.destination);
+    let (source, destination) = (ip.source, ip.destination);
     let hash = hash::flow_v4(&control.settings.key, source, destination, ports, ip.protocol);
     Parsed::Flow(Flow { inner, vip, hash, segment })
 }
@@ -187,7 +186,7 @@ fn extensions<P: Packet>(packet: &P, first: u8, at: usize) -> Result<(u8, usize)
             protocol::FRAGMENT => {
                 let extension = packet.get::<Extension>(at).ok_or(Outcome::Malformed)?;
                 // RFC 6946: offset 0 and no more fragments is the whole packet.
-                if u16::from_be_bytes(extension.fragment) & 0xfff9 != 0 {
+                if extension.fragment.get() & 0xfff9 != 0 {
                     return Err(Outcome::Fragment);
                 }
                 next = extension.next_header;
@@ -203,15 +202,15 @@ fn extensions<P: Packet>(packet: &P, first: u8, at: usize) -> Result<(u8, usize)
 #[inline(always)]
 fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     let Some(ip) = packet.get::<Ipv6>(offset) else { return Parsed::Done(Outcome::NotVip) };
-    let Some(here) = here(control, Address(ip.destination).words()) else {
+    let Some(here) = here(control, ip.destination) else {
         return Parsed::Done(Outcome::NotVip);
     };
-    let length = u16::from_be_bytes(ip.payload_length) as usize + size_of::<Ipv6>();
-    if ip.first[0] >> 4 != 6 || length > 0xffff || offset + length > packet.length() {
+    let length = ip.payload_length.get() as usize + size_of::<Ipv6>();
+    let first = ip.first.get();
+    if first >> 28 != 6 || length > 0xffff || offset + length > packet.length() {
         return Parsed::Done(Outcome::Malformed);
     }
-    // The traffic class straddles the first two bytes.
-    let tos = ip.first[0] << 4 | ip.first[1] >> 4;
+    let tos = (first >> 20) as u8;
     let inner = Inner { offset: offset as u16, v6: true, tos, length: length as u16 };
     let (proto, at) = match extensions(packet, ip.next_header, offset + size_of::<Ipv6>()) {
         Ok(found) => found,
@@ -227,8 +226,7 @@ fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     let Some(vip) = here.vip((ports >> 16) as u16, proto) else {
         return Parsed::Done(Outcome::NoPort);
     };
-    let source = Address(ip.source).words();
-    let destination = Address(ip.destination).words();
+    let (source, destination) = (ip.source, ip.destination);
     let hash = hash::flow_v6(&control.settings.key, source, destination, ports, proto);
     Parsed::Flow(Flow { inner, vip, hash, segment })
 }
@@ -236,10 +234,8 @@ fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
 /// The quoted packet went from the VIP to the client: its flow is the reverse.
 #[inline(always)]
 fn quoted_ports<P: Packet>(packet: &P, at: usize) -> Option<u32> {
-    // 8 bytes of the quoted transport header is all that RFC 792 promises.
-    let bytes = packet.get::<[u8; 8]>(at)?;
-    let [a, b, c, d, ..] = *bytes;
-    Some(u32::from_ne_bytes([c, d, a, b]))
+    // RFC 792 promises eight bytes of the quoted transport header: as much as UDP has.
+    Some(packet.get::<Udp>(at)?.ports.rotate_left(16))
 }
 
 #[inline(always)]
@@ -260,8 +256,8 @@ fn icmp_v4<P: Packet>(
     let quote = at + size_of::<Icmp>();
     let Some(ip) = packet.get::<Ipv4>(quote) else { return Parsed::Done(Outcome::Malformed) };
     let header = (ip.version_ihl & 0xf) as usize * 4;
-    let first = u16::from_be_bytes(ip.fragment) & 0x1fff == 0;
-    if Address::from_v4(ip.source).words() != here.address.address.words() || !first {
+    let first = ip.fragment.get() & 0x1fff == 0;
+    if v4_words(ip.source) != here.address.address.words() || !first {
         return Parsed::Done(Outcome::IcmpUnmatched);
     }
     let Some(ports) = quoted_ports(packet, quote + header) else {
@@ -270,8 +266,7 @@ fn icmp_v4<P: Packet>(
     let Some(vip) = here.vip((ports >> 16) as u16, ip.protocol) else {
         return Parsed::Done(Outcome::IcmpUnmatched);
     };
-    let source = u32::from_ne_bytes(ip.destination);
-    let destination = u32::from_ne_bytes(ip.source);
+    let (source, destination) = (ip.destination, ip.source);
     let hash = hash::flow_v4(&control.settings.key, source, destination, ports, ip.protocol);
     Parsed::Flow(Flow { inner, vip, hash, segment: Segment::Quoted })
 }
@@ -295,7 +290,7 @@ fn icmp_v6<P: Packet>(
     }
     let quote = at + size_of::<Icmp>();
     let Some(ip) = packet.get::<Ipv6>(quote) else { return Parsed::Done(Outcome::Malformed) };
-    if Address(ip.source).words() != here.address.address.words() {
+    if { ip.source } != here.address.address.words() {
         return Parsed::Done(Outcome::IcmpUnmatched);
     }
     let (proto, at) = match extensions(packet, ip.next_header, quote + size_of::<Ipv6>()) {
@@ -308,8 +303,7 @@ fn icmp_v6<P: Packet>(
     let Some(vip) = here.vip((ports >> 16) as u16, proto) else {
         return Parsed::Done(Outcome::IcmpUnmatched);
     };
-    let source = Address(ip.destination).words();
-    let destination = Address(ip.source).words();
+    let (source, destination) = (ip.destination, ip.source);
     let hash = hash::flow_v6(&control.settings.key, source, destination, ports, proto);
     Parsed::Flow(Flow { inner, vip, hash, segment: Segment::Quoted })
 }

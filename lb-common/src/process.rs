@@ -4,10 +4,10 @@ use crate::backend::{BackendId, State};
 use crate::control::Control;
 use crate::decide::{Decision, decide};
 use crate::packet::Packet;
-use crate::parse::{Flow, Parsed, parse};
+use crate::parse::{Flow, Inner, Parsed, Segment, parse};
 use crate::tables::Tables;
 use crate::verdict::Outcome;
-use crate::{encap, flow, icmp};
+use crate::{encap, icmp};
 
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,14 +20,14 @@ pub struct Verdict {
     pub backend: BackendId,
     /// The interface it leaves by, for tx and redirect.
     pub interface: u32,
-    /// A drop whose frame now holds the ICMP error for its sender: send it back.
-    pub answered: bool,
+    /// A drop whose sender should be told: the packet, for [`icmp::too_big`].
+    pub answer: Option<(Inner, u16)>,
 }
 
 impl Verdict {
     #[inline(always)]
     const fn new(outcome: Outcome, vip: u16, backend: BackendId) -> Self {
-        Self { outcome, vip, backend, interface: 0, answered: false }
+        Self { outcome, vip, backend, interface: 0, answer: None }
     }
 }
 
@@ -69,10 +69,13 @@ fn forward<P: Packet, T: Tables>(
         return Verdict::new(Outcome::Unresolved, vip, owner);
     }
     if flow.inner.length > state.inner_mtu {
-        return Verdict {
-            answered: answer_too_big(packet, tables, control, flow, state.inner_mtu),
-            ..Verdict::new(Outcome::TooBig, vip, owner)
+        // RFC 4443 section 2.4 (e): no error about an error.
+        let answer = if flow.segment == Segment::Quoted {
+            None
+        } else {
+            Some((flow.inner, state.inner_mtu))
         };
+        return Verdict { answer, ..Verdict::new(Outcome::TooBig, vip, owner) };
     }
     let link = backend.links[(state.link & 1) as usize];
     let settings = &control.settings;
@@ -83,22 +86,4 @@ fn forward<P: Packet, T: Tables>(
     let ingress = link.interface == tables.ingress();
     let outcome = if ingress { Outcome::Tx } else { Outcome::Redirect };
     Verdict { interface: link.interface, ..Verdict::new(outcome, vip, owner) }
-}
-
-#[inline(always)]
-fn answer_too_big<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    control: &Control,
-    flow: &Flow,
-    inner_mtu: u16,
-) -> bool {
-    // RFC 4443 section 2.4 (e): no error about an error.
-    if flow.segment == crate::parse::Segment::Quoted {
-        return false;
-    }
-    let settings = &control.settings;
-    let tick = flow::tick(tables.jiffies(), settings.tick_shift);
-    tables.icmp_allowed(settings.icmp_per_tick, tick)
-        && icmp::too_big(packet, &flow.inner, inner_mtu)
 }

@@ -2,6 +2,7 @@
 
 use crate::backend::{Backend, BackendId};
 use crate::control::Control;
+use crate::decide::{self, Path, Question};
 use crate::flow::Bucket;
 use crate::table::{HistoryRow, SlotRow};
 
@@ -26,6 +27,17 @@ pub trait Tables {
     fn jiffies(&self) -> u64;
     /// The interface the packet came in by.
     fn ingress(&self) -> u32;
-    /// May one more ICMP error be sent now?
-    fn icmp_allowed(&self, limit: u16, tick: u16) -> bool;
+
+    /// [`decide::tracked`]: a method, so that the kernel can make it a function of its own, which
+    /// the verifier checks once and not once for each way that leads there.
+    #[inline(always)]
+    fn tracked(&self, ask: Question) -> (BackendId, Path)
+    where
+        Self: Sized,
+    {
+        match self.control() {
+            Some(control) => decide::tracked(self, control, ask),
+            None => (ask.slot.backend(), Path::Miss),
+        }
+    }
 }

@@ -10,7 +10,8 @@ use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::programs::XdpContext;
 use lb_common::backend::{Backend, BackendId};
 use lb_common::control::Control;
-use lb_common::flow::{Bucket, Entry, WAYS};
+use lb_common::decide::{Path, Question, tracked};
+use lb_common::flow::{Bucket, Entry, WAYS, tick};
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
 use lb_common::verdict::{Counter, VipCounters};
@@ -56,6 +57,15 @@ fn budget(index: u32, limit: u16, tick: u16) -> bool {
     }
     budget.used += 1;
     budget.used <= limit as u32
+}
+
+/// May one more ICMP error be sent in this tick?
+pub(crate) fn icmp_allowed() -> bool {
+    let Some(control) = LB_CONTROL.get(0) else { return false };
+    let settings = &control.settings;
+    // SAFETY: no arguments, no effects.
+    let jiffies = unsafe { bpf_jiffies64() };
+    budget(BUDGET_ICMP, settings.icmp_per_tick, tick(jiffies, settings.tick_shift))
 }
 
 /// May one more drop be sampled in this tick?
@@ -142,9 +152,21 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn icmp_allowed(&self, limit: u16, tick: u16) -> bool {
-        budget(BUDGET_ICMP, limit, tick)
+    fn tracked(&self, ask: Question) -> (BackendId, Path) {
+        let answer = lb_tracked(ask.hash, ask.pack());
+        (BackendId(answer as u16), Path::unpack(answer >> 16))
     }
+}
+
+/// `lb_common::decide::tracked`, verified once for all packets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_tracked(hash: u64, ask: u64) -> u32 {
+    let ask = Question::unpack(hash, ask);
+    let Some(control) = LB_CONTROL.get(0) else { return 0 };
+    // The ingress interface plays no part in tracking.
+    let (owner, path) = tracked(&Maps { ingress: 0 }, control, ask);
+    owner.0 as u32 | (path as u32) << 16
 }
 
 /// Counts a packet under its VIP and outcome.

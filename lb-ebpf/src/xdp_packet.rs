@@ -16,6 +16,11 @@ impl XdpPacket {
         Self(context.as_ptr().cast())
     }
 
+    /// Of a function that gets the raw context.
+    pub(crate) fn from_raw(context: *mut xdp_md) -> Self {
+        Self(context)
+    }
+
     #[inline(always)]
     fn start(&self) -> usize {
         // SAFETY: a valid xdp_md.

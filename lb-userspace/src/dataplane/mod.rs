@@ -1,0 +1,3 @@
+//! The data plane from user space.
+
+pub mod object;
