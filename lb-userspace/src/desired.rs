@@ -13,6 +13,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::text::duration_text;
+pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
+pub use self::words::{
+    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Protocol, Tracking, XdpMode,
+};
+
+mod text;
+mod words;
+
 /// Limits that the maps' layout sets; a configuration may ask for less, never for more.
 pub mod limits {
     /// VIPs (address, protocol, port), and what `max_vips` may be at most.
@@ -365,145 +374,6 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Declares an enum of words: the names it has in the file, in JSON and on the screen.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
-        }
-
-        impl $name {
-            /// Every word of this kind, in the order of the documentation.
-            pub const WORDS: &'static [&'static str] = &[$($word),+];
-
-            /// The word in the configuration.
-            #[must_use]
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.word())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseError;
-
-            fn from_str(text: &str) -> Result<Self, ParseError> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(ParseError::new(concat!("one of", $(" ", $word),+), text)),
-                }
-            }
-        }
-    };
-}
-
-words! {
-    /// How the program is attached to the interfaces.
-    XdpMode {
-        /// Native, and generic with a warning where the driver has no native XDP.
-        Auto = "auto",
-        /// In the driver, or not at all.
-        Native = "native",
-        /// In the kernel's generic hook.
-        Generic = "generic",
-    }
-}
-
-words! {
-    /// How a packet travels to its backend. The outer family is that of the backend's address.
-    Encap {
-        /// UDP with the GUE header and our private data (RFC draft-ietf-intarea-gue, variant 0).
-        Gue = "gue",
-        /// The packet right behind the outer IP header (RFC 2003, RFC 2473).
-        Ipip = "ipip",
-    }
-}
-
-words! {
-    /// Where the flows of a dead backend go.
-    OnDown {
-        /// Still to it: the verdict may be wrong, and then nothing broke.
-        Keep = "keep",
-        /// To the next backend of their slot, which resets them.
-        Release = "release",
-    }
-}
-
-words! {
-    /// Which flows are remembered in the flow table.
-    Tracking {
-        /// None: each packet follows the lookup table (UDP only).
-        Stateless = "stateless",
-        /// Those whose slot is changing.
-        Contested = "contested",
-        /// All.
-        Always = "always",
-    }
-}
-
-words! {
-    /// The protocol of a VIP.
-    Protocol {
-        /// TCP, IP protocol 6.
-        Tcp = "tcp",
-        /// UDP, IP protocol 17.
-        Udp = "udp",
-    }
-}
-
-words! {
-    /// What the operator wants of a backend.
-    BackendState {
-        /// Takes new flows while it is healthy.
-        Up = "up",
-        /// Takes no new flow and keeps those it has.
-        Drain = "drain",
-    }
-}
-
-words! {
-    /// What a probe does.
-    HealthKind {
-        /// Opens a TCP connection.
-        Tcp = "tcp",
-    }
-}
-
-words! {
-    /// The least important level that is logged.
-    LogLevel {
-        /// What stops lbd or a part of it.
-        Error = "error",
-        /// What an operator should look at.
-        Warn = "warn",
-        /// Changes of state.
-        Info = "info",
-        /// Decisions.
-        Debug = "debug",
-        /// Everything.
-        Trace = "trace",
-    }
-}
-
-words! {
-    /// How a log event is written.
-    LogFormat {
-        /// Text on a terminal and under systemd, JSON otherwise.
-        Auto = "auto",
-        /// One line of text.
-        Text = "text",
-        /// One JSON object per line.
-        Json = "json",
-    }
-}
-
 /// The family of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -551,133 +421,23 @@ pub const fn encap_overhead_bytes(encap: Encap, outer: Family) -> u16 {
     }
 }
 
-/// Declares a prefix over one family's addresses; as text `ADDRESS/LENGTH`.
-macro_rules! prefix {
-    ($(#[$doc:meta])* $name:ident, $address:ty, $integer:ty) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name {
-            /// The first address of the prefix.
-            pub address: $address,
-            /// Its length in bits.
-            pub length: u8,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vip_keys_read_as_they_are_written() {
+        for text in ["203.0.113.10:443/tcp", "[2001:db8::1]:any/udp", "192.0.2.1:65535/udp"] {
+            assert_eq!(text.parse::<VipKey>().map(|key| key.to_string()).as_deref(), Ok(text));
         }
-
-        impl $name {
-            /// The same prefix with every bit beyond its length cleared.
-            #[must_use]
-            pub fn masked(self) -> Self {
-                let host = <$integer>::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
-                Self { address: <$address>::from(<$integer>::from(self.address) & !host), ..self }
-            }
+        for wrong in ["203.0.113.10:0/tcp", "203.0.113.10:80", "2001:db8::1:80/tcp", "x:1/tcp", ""]
+        {
+            assert!(wrong.parse::<VipKey>().is_err(), "{wrong}");
         }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}/{}", self.address, self.length)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseError;
-
-            fn from_str(text: &str) -> Result<Self, ParseError> {
-                let parts = text.split_once('/');
-                let parsed = parts.map(|(address, length)| (address.parse(), length.parse()));
-                match parsed {
-                    Some((Ok(address), Ok(length))) if u32::from(length) <= <$integer>::BITS => {
-                        Ok(Self { address, length })
-                    }
-                    _ => Err(ParseError::new("a prefix, ADDRESS/LENGTH", text)),
-                }
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(prefix: $name) -> Self {
-                prefix.to_string()
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = ParseError;
-
-            fn try_from(text: String) -> Result<Self, ParseError> {
-                text.parse()
-            }
-        }
-    };
-}
-
-prefix! {
-    /// An IPv4 prefix.
-    Prefix4, Ipv4Addr, u32
-}
-
-prefix! {
-    /// An IPv6 prefix.
-    Prefix6, Ipv6Addr, u128
-}
-
-/// A text that is none of what was expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected {expected}, found `{found}`")]
-pub struct ParseError {
-    expected: &'static str,
-    found: String,
-}
-
-impl ParseError {
-    fn new(expected: &'static str, found: &str) -> Self {
-        Self { expected, found: found.to_owned() }
-    }
-}
-
-/// A duration as the file writes it: a whole number and a unit, `ms`, `s`, `m` or `h`.
-///
-/// # Errors
-/// When there is no unit, another unit, no whole number, or more than 64 bits of milliseconds.
-pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    let wrong = || ParseError::new("a number with a unit (ms, s, m, h)", text);
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
-    let scale = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    let number: Option<u64> = number.parse().ok();
-    number.and_then(|number| number.checked_mul(scale)).map(Duration::from_millis).ok_or_else(wrong)
-}
-
-/// The shortest text that [`parse_duration`] reads back; parts below a millisecond are cut off.
-#[must_use]
-pub fn format_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    match millis {
-        0 => "0s".to_owned(),
-        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
-        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
-        _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
-        _ => format!("{millis}ms"),
-    }
-}
-
-/// Durations in JSON as the file writes them.
-mod duration_text {
-    use std::time::Duration;
-
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&super::format_duration(*value))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        super::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
+    #[test]
+    fn the_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Secret::new([7; 16])), "Secret(..)");
     }
 }

@@ -1,4 +1,5 @@
 //! The control plane of the load balancer; the binaries `lbd`, `lbctl` and `lb-agent` are thin.
 
+pub mod config;
 pub mod desired;
 pub mod primes;
