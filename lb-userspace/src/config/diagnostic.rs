@@ -3,11 +3,11 @@
 //! Every check of the room ends here: a [`Finding`] has a stable id, a place in a file and a way
 //! out, and a [`Report`] shows all of them at once. Pure: text in, text out; nothing is printed.
 
-use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
 
 /// Findings that are rendered; more are only counted, because nobody reads them.
 const MAX_RENDERED: usize = 100;
@@ -47,12 +47,14 @@ pub enum Severity {
     Warning,
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Severity {
+    /// `error` or `warning`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
             Self::Error => "error",
             Self::Warning => "warning",
-        })
+        }
     }
 }
 
@@ -187,11 +189,11 @@ impl Finding {
         self
     }
 
-    /// Adds "did you mean" if one of `known` is close to `found`.
-    pub(super) fn suggest(self, found: &str, known: &[&str]) -> Self {
+    /// Adds "did you mean" if one of `known` is close to `found`, else all of them.
+    pub(super) fn suggest_or_list(self, found: &str, known: &[&str]) -> Self {
         match closest(found, known.iter().copied()) {
             Some(word) => self.help(format!("did you mean `{word}`?")),
-            None => self,
+            None => self.help(format!("known here: {}", known.join(", "))),
         }
     }
 
@@ -212,6 +214,25 @@ impl Finding {
     pub fn helps(&self) -> &[String] {
         &self.help
     }
+}
+
+/// One finding as plain data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct View<'r> {
+    /// Its id, such as `unknown-pool`.
+    pub id: &'static str,
+    /// `error` or `warning`.
+    pub severity: &'static str,
+    /// What is wrong, in one line.
+    pub title: &'r str,
+    /// The file it is in, if it is in one.
+    pub file: Option<&'r Path>,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// The column in characters, from 1.
+    pub column: Option<usize>,
+    /// The ways out.
+    pub help: &'r [String],
 }
 
 /// All findings of one configuration, with the text they point into.
@@ -264,6 +285,24 @@ impl Report {
         Some((source, line, column))
     }
 
+    /// The findings as plain data, for `-o json`.
+    #[must_use]
+    pub fn views(&self) -> Vec<View<'_>> {
+        let view = |finding| {
+            let place = self.place(finding);
+            View {
+                id: finding.id.word(),
+                severity: finding.id.severity().word(),
+                title: &finding.title,
+                file: place.map(|(source, ..)| source.path.as_path()),
+                line: place.map(|(_, line, _)| line),
+                column: place.map(|(.., column)| column),
+                help: &finding.help,
+            }
+        };
+        self.findings.iter().map(view).collect()
+    }
+
     /// The findings as text for a person, one paragraph each; empty if there are none.
     ///
     /// `color` adds terminal colours. Only the first hundred findings are shown.
@@ -289,8 +328,8 @@ impl Report {
     #[must_use]
     pub fn summary(&self) -> String {
         let count = |severity| match self.count(severity) {
-            1 => format!("1 {severity}"),
-            count => format!("{count} {severity}s"),
+            1 => format!("1 {}", severity.word()),
+            count => format!("{count} {}s", severity.word()),
         };
         format!("{}, {}", count(Severity::Error), count(Severity::Warning))
     }

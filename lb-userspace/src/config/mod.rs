@@ -16,8 +16,11 @@ use self::raw::Raw;
 use crate::desired::{Desired, Secret};
 
 pub mod diagnostic;
+mod fields;
 pub mod files;
 mod pools;
+#[cfg(test)]
+mod properties;
 mod raw;
 pub mod reference;
 mod resolve;
@@ -98,7 +101,8 @@ fn check_secret(
         SecretError::Unreadable(_) => (
             Id::SecretUnreadable,
             "the cluster secret cannot be read",
-            "make one with `openssl rand -hex 16`, the same on every load balancer",
+            "lbd must be able to read it; `openssl rand -hex 16` makes one, and all load balancers \
+             share it",
         ),
         SecretError::Permissions(_) => (
             Id::SecretPermissions,
@@ -108,7 +112,7 @@ fn check_secret(
         SecretError::Format(_) => (
             Id::SecretFormat,
             "the secret file does not hold a secret",
-            "make one with `openssl rand -hex 16`, the same on every load balancer",
+            "`openssl rand -hex 16` makes one, and all load balancers share it",
         ),
     };
     findings.push(Finding::new(id, title, path.at, error.to_string()).help(help));

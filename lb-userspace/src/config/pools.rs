@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::diagnostic::{At, Finding, Id};
-use super::raw::{Backend, Item, Pool, Raw};
+use super::fields::Item;
+use super::raw::{Backend, Pool, Raw};
 use super::validate::{
     OwnAddresses, check_known, check_size, check_unique, check_usable, probe_port,
 };
@@ -31,7 +32,7 @@ pub(super) fn check_pools(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Find
     let mut names: BTreeMap<&str, At> = BTreeMap::new();
     for pool in &raw.pools {
         if let Some(name) = &pool.name {
-            check_unique("pool", name, &mut names, findings);
+            check_unique("two pools", name, &mut names, findings);
         }
         let name = pool.name.as_ref().map_or("this pool", |name| name.value.as_str());
         check_use(raw, pool, name, findings);
@@ -46,11 +47,17 @@ pub(super) fn check_pools(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Find
 }
 
 fn check_use(raw: &Raw, pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
-    let used = raw.vips.iter().any(|vip| vip.pool.as_ref().is_some_and(|p| p.value == name));
-    if !used {
-        let at = pool.name.as_ref().map_or(pool.at, |name| name.at);
-        let title = format!("no VIP uses pool `{name}`");
-        findings.push(Finding::new(Id::UnusedPool, title, at, ""));
+    let named = || raw.vips.iter().filter_map(|vip| vip.pool.as_ref());
+    let known = |named: &Item<String>| {
+        raw.pools.iter().filter_map(|pool| pool.name.as_ref()).any(|n| n.value == named.value)
+    };
+    if let Some(own) = &pool.name {
+        // A VIP that names an unknown pool probably means this one.
+        let used = named().any(|named| named.value == own.value);
+        if !used && named().all(known) {
+            let title = format!("no VIP uses pool `{name}`");
+            findings.push(Finding::new(Id::UnusedPool, title, own.at, ""));
+        }
     }
     let Some(health) = &pool.health else { return };
     let known: Vec<_> = raw.healths.iter().map(|health| &health.name).collect();
@@ -97,7 +104,7 @@ fn check_backends(
     for backend in backends {
         let name = backend.name.as_ref().map_or("this backend", |name| name.value.as_str());
         if let Some(name) = &backend.name {
-            check_unique(&format!("backends of pool `{pool}`"), name, &mut names, findings);
+            check_unique(&format!("two backends of pool `{pool}`"), name, &mut names, findings);
         }
         let Some(address) = &backend.address else { continue };
         check_address(raw, address, &format!("backend `{pool}/{name}`"), own, findings);
@@ -165,8 +172,9 @@ fn check_shares(
     let count = backends.value.len();
     let min_up = pool.min_up.as_ref();
     if let Some(min_up) = min_up.filter(|min| usize::try_from(min.value).is_ok_and(|m| m > count)) {
-        let title = format!("`min_up` of pool `{name}` is more than its {count} backends");
-        findings.push(Finding::new(Id::MinUpUnreachable, title, min_up.at, "never reached"));
+        let title = format!("pool `{name}` has fewer backends than its `min_up`");
+        let label = format!("backends: {count}");
+        findings.push(Finding::new(Id::MinUpUnreachable, title, min_up.at, label));
     }
     let takes_flows = |backend: &Backend| {
         let up = backend.state.as_ref().is_none_or(|state| state.value == BackendState::Up);

@@ -3,12 +3,9 @@
 //!
 //! Pure text. It says nothing that the reader does not obey, because both read the same tables.
 
-use std::fmt::Write as _;
-
 use super::diagnostic::{Id, Severity};
-use super::schema::{Kind, Need, SECTIONS, Section};
-use super::values::{grouped, literal};
-use crate::desired::format_duration;
+use super::schema::{Need, SECTIONS, Section};
+use super::values::grouped;
 use crate::primes;
 
 /// The complete, commented example that is installed as `/etc/lb/lb.toml`.
@@ -32,7 +29,7 @@ pub fn defaults() -> String {
         // Pools, VIPs and checks have names of their own and exist only if they are written.
         let commented = inline || header.contains("[[") || header.contains("NAME");
         let header = if commented && !inline { format!("# {header}") } else { header };
-        let _ = write!(text, "\n{header}\n");
+        text.push_str(&format!("\n{header}\n"));
         for key in section.keys {
             let line = match key.need {
                 Need::Default(value) if !commented => format!("{} = {value}", key.name),
@@ -41,7 +38,7 @@ pub fn defaults() -> String {
                 Need::Required => format!("# {} =", key.name),
                 Need::Optional(absent) => format!("# {} =   # not set: {absent}", key.name),
             };
-            let _ = writeln!(text, "{line}");
+            text.push_str(&format!("{line}\n"));
         }
     }
     text
@@ -71,9 +68,9 @@ pub fn markdown() -> String {
          below 100 slots, where one slot is more than 1 %, and names the size to choose.\n",
     );
     for (severity, title) in [(Severity::Error, "Errors"), (Severity::Warning, "Warnings")] {
-        let _ = write!(text, "\n## {title}\n\n| id | meaning |\n| --- | --- |\n");
+        text.push_str(&format!("\n## {title}\n\n| id | meaning |\n| --- | --- |\n"));
         for id in Id::ALL.iter().filter(|id| id.severity() == severity) {
-            let _ = writeln!(text, "| `{}` | {} |", id.word(), id.meaning());
+            text.push_str(&format!("| `{}` | {} |\n", id.word(), id.meaning()));
         }
     }
     text
@@ -84,7 +81,7 @@ fn render_section(text: &mut String, section: &Section) {
         "" => "Top of the file".to_owned(),
         header => format!("`{header}`"),
     };
-    let _ = write!(text, "\n## {title}\n\n{}\n\n", section.doc);
+    text.push_str(&format!("\n## {title}\n\n{}\n\n", section.doc));
     text.push_str("| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
     for key in section.keys {
         let default = match key.need {
@@ -92,33 +89,7 @@ fn render_section(text: &mut String, section: &Section) {
             Need::Optional(absent) => absent.to_owned(),
             Need::Default(value) => format!("`{value}`"),
         };
-        let kind = describe(key.kind);
-        let _ = writeln!(text, "| `{}` | {kind} | {default} | {} |", key.name, key.doc);
-    }
-}
-
-fn describe(kind: Kind) -> String {
-    let millis = |ms| format_duration(std::time::Duration::from_millis(ms));
-    match kind {
-        Kind::Text => "text".to_owned(),
-        Kind::Name => "name: letters, digits, `.`, `_`, `-`".to_owned(),
-        Kind::Integer { min, max } if min == max => format!("{min}"),
-        Kind::Integer { min, max } => format!("{} to {}", literal(min), literal(max)),
-        Kind::Duration { min_ms, max_ms } => {
-            format!("duration, {} to {}", millis(min_ms), millis(max_ms))
-        }
-        Kind::Word(words) => {
-            words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
-        }
-        Kind::Address => "IPv4 or IPv6 address".to_owned(),
-        Kind::Address4 => "IPv4 address".to_owned(),
-        Kind::Address6 => "IPv6 address".to_owned(),
-        Kind::Prefix4 { min, max } => format!("IPv4 prefix, /{min} to /{max}"),
-        Kind::Prefix6 { min, max } => format!("IPv6 prefix, /{min} to /{max}"),
-        Kind::Socket => "address and port".to_owned(),
-        Kind::Path => "absolute path".to_owned(),
-        Kind::Interfaces => "list of interface names".to_owned(),
-        Kind::Ports => "list of ports, or `\"any\"`".to_owned(),
-        Kind::Tables(section) | Kind::Table(section) => format!("see `{}`", section.header),
+        let kind = key.kind.describe();
+        text.push_str(&format!("| `{}` | {kind} | {default} | {} |\n", key.name, key.doc));
     }
 }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::raw::{self, Field, Raw};
+use super::fields::Field;
+use super::raw::{self, Raw};
 use super::validate::probe_port;
 use crate::desired::{
-    Api, Backend, Dataplane, Desired, FlowTimeouts, Health, Log, Metrics, Node, Pool, Protocol,
-    Tracking, Vip, VipKey, limits,
+    Api, Backend, Dataplane, Desired, FlowTimeouts, Health, Log, Metrics, Node, Pool, Port,
+    Protocol, Tracking, Vip, VipKey, limits,
 };
 
 /// A field's value; `None` only if a finding says why.
@@ -142,7 +143,7 @@ fn resolve_health(raw: &Raw, name: &str, pool: &str) -> Option<Health> {
 
 fn resolve_vip(
     block: &raw::Vip,
-    port: crate::desired::Port,
+    port: Port,
     pools: &BTreeMap<String, Pool>,
     defaults: FlowTimeouts,
 ) -> Option<Vip> {

@@ -3,8 +3,12 @@
 //! The one place that knows them. The reader takes defaults and ranges from here, and the
 //! reference and `config show --defaults` are rendered from here, so that none can be wrong alone.
 
-use crate::desired::{BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, XdpMode, limits};
-use crate::primes;
+use std::time::Duration;
+
+use super::values::{literal, or_list};
+use crate::desired::{
+    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, XdpMode, format_duration, limits,
+};
 
 /// What a key's value may be.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +19,8 @@ pub(super) enum Kind {
     Name,
     /// A whole number.
     Integer { min: i64, max: i64 },
+    /// A table's size: one of [`primes::PRIMES`].
+    Prime,
     /// A duration, in milliseconds.
     Duration { min_ms: u64, max_ms: u64 },
     /// One of a few words.
@@ -38,9 +44,38 @@ pub(super) enum Kind {
     /// A list of ports, or `any`.
     Ports,
     /// A list of tables.
-    Tables(&'static Section),
+    Tables,
     /// A table.
-    Table(&'static Section),
+    Table,
+}
+
+impl Kind {
+    /// What it may be, in words.
+    pub(super) fn describe(self) -> String {
+        let millis = |ms| format_duration(Duration::from_millis(ms));
+        match self {
+            Self::Text => "text".to_owned(),
+            Self::Name => "name: letters, digits, `.`, `_`, `-`".to_owned(),
+            Self::Integer { min, max } if min == max => format!("{min}"),
+            Self::Integer { min, max } => format!("{} to {}", literal(min), literal(max)),
+            Self::Prime => "a prime from the list".to_owned(),
+            Self::Duration { min_ms, max_ms } => {
+                format!("duration, {} to {}", millis(min_ms), millis(max_ms))
+            }
+            Self::Word(words) => or_list(words),
+            Self::Address => "IPv4 or IPv6 address".to_owned(),
+            Self::Address4 => "IPv4 address".to_owned(),
+            Self::Address6 => "IPv6 address".to_owned(),
+            Self::Prefix4 { min, max } => format!("IPv4 prefix, /{min} to /{max}"),
+            Self::Prefix6 { min, max } => format!("IPv6 prefix, /{min} to /{max}"),
+            Self::Socket => "address and port".to_owned(),
+            Self::Path => "absolute path".to_owned(),
+            Self::Interfaces => "list of interface names".to_owned(),
+            Self::Ports => "list of ports, or \"any\"".to_owned(),
+            Self::Tables => "list of tables".to_owned(),
+            Self::Table => "table".to_owned(),
+        }
+    }
 }
 
 /// What holds when a key is not set.
@@ -89,7 +124,6 @@ const fn count(max: u32) -> Kind {
 const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const PORT: Kind = count(65_535);
-const SIZE: Kind = count(primes::LARGEST);
 const ENCAP: Kind = Kind::Word(Encap::WORDS);
 /// Ages in the flow table count seconds, so nothing shorter can be told apart.
 const IDLE: Kind = Kind::Duration { min_ms: SECOND_MS, max_ms: 24 * HOUR_MS };
@@ -160,10 +194,10 @@ pub(super) static DATAPLANE: Section = Section {
             "flow_table_size",
             Kind::Integer { min: limits::MIN_FLOWS as i64, max: limits::MAX_FLOWS as i64 },
             Default("1_048_576"),
-            "Flows there is room for; 16 bytes each.",
+            "Flows there is room for.",
         ),
-        key("maglev_size", SIZE, Default("65_537"), "Slots of pools that name no size."),
-        key("max_vips", count(limits::MAX_VIPS), Default("1024"), "VIPs there is room for."),
+        key("maglev_size", Kind::Prime, Default("65_537"), "Slots of pools that name no size."),
+        key("max_vips", count(limits::MAX_VIPS), Default("1_024"), "VIPs there is room for."),
         key("max_pools", count(limits::MAX_POOLS), Default("256"), "Pools there is room for."),
         key(
             "max_backends",
@@ -185,6 +219,12 @@ pub(super) static DATAPLANE: Section = Section {
             "Programs, links and maps stay here while lbd restarts.",
         ),
     ],
+};
+
+pub(super) static DEFAULTS: Section = Section {
+    header: "[defaults]",
+    doc: "Defaults that VIPs can override.",
+    keys: &[key("flow_timeout", Kind::Table, Optional("its defaults"), "Idle timeouts.")],
 };
 
 pub(super) static FLOW_TIMEOUT: Section = Section {
@@ -251,9 +291,9 @@ pub(super) static POOL: Section = Section {
         key("encap", ENCAP, Optional("`dataplane.encap`"), "How packets travel to its backends."),
         key(
             "maglev_size",
-            SIZE,
+            Kind::Prime,
             Optional("`dataplane.maglev_size`"),
-            "Slots of its lookup table; a prime from the list below.",
+            "Slots of its lookup table.",
         ),
         key(
             "min_up",
@@ -285,7 +325,7 @@ pub(super) static POOL: Section = Section {
             Default("\"3s\""),
             "How long before a change its slots are marked; at least 3s.",
         ),
-        key("backends", Kind::Tables(&BACKEND), Required, "The backends."),
+        key("backends", Kind::Tables, Required, "Its backends; may be empty."),
     ],
 };
 
@@ -316,7 +356,7 @@ pub(super) static VIP: Section = Section {
     keys: &[
         key("name", Kind::Name, Required, "Its name, unique among VIPs."),
         key("address", Kind::Address, Required, "The address clients send to."),
-        key("protocol", Kind::Word(Protocol::WORDS), Required, "The protocol."),
+        key("protocol", Kind::Word(Protocol::WORDS), Required, "What it carries."),
         key("ports", Kind::Ports, Required, "A list, or any: every port without a VIP of its own."),
         key("pool", Kind::Name, Required, "The pool that serves it."),
         key(
@@ -327,7 +367,7 @@ pub(super) static VIP: Section = Section {
         ),
         key(
             "flow_timeout",
-            Kind::Table(&VIP_TIMEOUT),
+            Kind::Table,
             Optional("as in `[defaults.flow_timeout]`"),
             "Idle timeouts of its own.",
         ),

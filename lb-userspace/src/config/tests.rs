@@ -42,7 +42,7 @@ fn sources(text: &str) -> Vec<Source> {
     sources
 }
 
-fn load_text(text: &str) -> Result<Loaded, Report> {
+pub(super) fn load_text(text: &str) -> Result<Loaded, Report> {
     check(sources(text), secret)
 }
 

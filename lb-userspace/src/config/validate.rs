@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::diagnostic::{At, Finding, Id};
+use super::fields::{Field, Item};
 use super::pools;
-use super::raw::{Dataplane, Field, Health, Item, Node, Raw, Timeouts, Vip};
+use super::raw::{Api, Dataplane, Health, Node, Raw, Timeouts, Vip};
 use super::schema::{self, Kind, Section};
 use super::values::{grouped, literal};
 use crate::desired::{Port, Protocol, VipKey, format_duration, limits};
@@ -25,9 +26,12 @@ pub(super) fn validate(raw: &Raw, findings: &mut Vec<Finding>) {
         check_dataplane(dataplane, findings);
     }
     check_exposure(raw, findings);
+    if let Some(api) = &raw.api {
+        check_api(api, findings);
+    }
     let used = names_used(raw);
     for health in &raw.healths {
-        check_health(health, &used, findings);
+        check_health(raw, health, &used, findings);
     }
     let own = own_addresses(raw);
     check_vips(raw, &own, findings);
@@ -67,15 +71,15 @@ pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
     };
     let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
     let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    match address {
-        _ if address.is_unspecified() => Some("the unspecified address"),
-        _ if address.is_loopback() => Some("a loopback address"),
-        _ if address.is_multicast() => Some("a multicast address"),
-        _ if broadcast => Some("the broadcast address"),
-        _ if link_local => Some("a link-local address"),
-        _ if mapped => Some("an IPv4 address in IPv6 form"),
-        _ => None,
-    }
+    let reasons = [
+        (address.is_unspecified(), "the unspecified address"),
+        (address.is_loopback(), "a loopback address"),
+        (address.is_multicast(), "a multicast address"),
+        (broadcast, "the broadcast address"),
+        (link_local, "a link-local address"),
+        (mapped, "an IPv4 address in IPv6 form"),
+    ];
+    reasons.into_iter().find_map(|(holds, reason)| holds.then_some(reason))
 }
 
 pub(super) fn check_usable(address: IpAddr, at: At, whose: &str, findings: &mut Vec<Finding>) {
@@ -173,9 +177,23 @@ fn check_exposure(raw: &Raw, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_health(health: &Health, used: &[&str], findings: &mut Vec<Finding>) {
+/// A path that `bind` takes: `sun_path` of unix(7) has 108 bytes, the last of them zero.
+fn check_api(api: &Api, findings: &mut Vec<Finding>) {
+    const MAX_SOCKET_PATH: usize = 107;
+    let Some(socket) = &api.socket else { return };
+    let bytes = socket.value.as_os_str().len();
+    if bytes > MAX_SOCKET_PATH {
+        let title = format!("`socket` of `[api]` must have at most {MAX_SOCKET_PATH} bytes");
+        let label = format!("this has {bytes}");
+        findings.push(Finding::new(Id::BadPath, title, socket.at, label));
+    }
+}
+
+fn check_health(raw: &Raw, health: &Health, used: &[&str], findings: &mut Vec<Finding>) {
     let name = &health.name.value;
-    if !used.contains(&name.as_str()) {
+    let known = |used: &&str| raw.healths.iter().any(|health| health.name.value == **used);
+    // A name that is unknown was probably meant to be this one.
+    if !used.contains(&name.as_str()) && used.iter().all(known) {
         let title = format!("no pool uses health check `{name}`");
         findings.push(Finding::new(Id::UnusedHealth, title, health.name.at, ""));
     }
@@ -203,7 +221,7 @@ fn check_vips(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Finding>) {
     for vip in &raw.vips {
         let name = vip.name.as_ref().map_or("this VIP", |name| name.value.as_str());
         if let Some(name) = &vip.name {
-            check_unique("VIP", name, &mut names, findings);
+            check_unique("two VIPs", name, &mut names, findings);
         }
         check_vip(raw, vip, name, own, findings);
         let (Some(address), Some(protocol)) = (&vip.address, &vip.protocol) else { continue };
@@ -223,13 +241,13 @@ fn check_vips(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Finding>) {
 
 /// Reports the second of two things with one name.
 pub(super) fn check_unique<'n>(
-    kind: &str,
+    title: &str,
     name: &'n Item<String>,
     seen: &mut BTreeMap<&'n str, At>,
     findings: &mut Vec<Finding>,
 ) {
     if let Some(first) = seen.get(name.value.as_str()) {
-        let title = format!("two {kind}s are named `{}`", name.value);
+        let title = format!("{title} are named `{}`", name.value);
         let finding = Finding::new(Id::DuplicateName, title, name.at, "");
         findings.push(finding.beside(*first, "first used here"));
     } else {

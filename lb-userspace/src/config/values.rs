@@ -3,6 +3,7 @@
 //! The leaves of the reader: they know what a key may hold ([`Key`]) and say what is wrong with a
 //! value, but neither where it stands nor what the others are.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use toml::de::DeValue;
 
 use super::diagnostic::{Id, closest};
 use super::schema::{Key, Kind};
-use crate::desired::{format_duration, limits, parse_duration};
+use crate::desired::{Prefix4, Prefix6, format_duration, limits, parse_duration};
+use crate::primes;
 
 /// What is wrong with a value: completes the sentence "`key` ...".
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Wrong {
             DeValue::String(_) => "a text",
             DeValue::Integer(_) => "a whole number",
             DeValue::Float(_) => "a number with a fraction",
-            DeValue::Boolean(_) => "true or false",
+            DeValue::Boolean(_) => "a boolean",
             DeValue::Datetime(_) => "a date",
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
@@ -75,18 +77,31 @@ pub(super) fn check_name(text: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// A TOML integer of 64 bits.
+pub(super) fn whole_number(value: &DeValue<'_>) -> Option<i64> {
+    let number = value.as_integer()?;
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
 pub(super) fn integer<T: TryFrom<i64>>(value: &DeValue<'_>, key: &Key) -> Result<T, Wrong> {
-    let Some(number) = value.as_integer() else {
+    let (Kind::Integer { min, max }, true) = (key.kind, value.is_integer()) else {
         return Err(Wrong::wrong_type("a whole number", value));
     };
-    let Kind::Integer { min, max } = key.kind else {
-        return Err(Wrong::wrong_type("of another kind", value));
-    };
-    let read = i64::from_str_radix(number.as_str(), number.radix()).ok();
-    let read = read.filter(|number| (min..=max).contains(number));
+    let read = whole_number(value).filter(|number| (min..=max).contains(number));
     read.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
         let title = format!("must be from {} to {}", grouped(min), grouped(max));
         Wrong::new(Id::OutOfRange, title, "")
+    })
+}
+
+/// A table's size; that it is on the list is checked later, with a better word about it.
+pub(super) fn size(value: &DeValue<'_>, _: &Key) -> Result<u32, Wrong> {
+    if !value.is_integer() {
+        return Err(Wrong::wrong_type("a whole number", value));
+    }
+    whole_number(value).and_then(|number| u32::try_from(number).ok()).ok_or_else(|| {
+        let [smallest, .., largest] = primes::PRIMES.map(grouped);
+        Wrong::new(Id::OutOfRange, format!("must be from {smallest} to {largest}"), "")
     })
 }
 
@@ -120,7 +135,7 @@ pub(super) fn duration(value: &DeValue<'_>, key: &Key) -> Result<Duration, Wrong
         return Err(Wrong::new(Id::BadDuration, title, "").help(help));
     };
     let Kind::Duration { min_ms, max_ms } = key.kind else {
-        return Err(Wrong::wrong_type("of another kind", value));
+        return Err(Wrong::wrong_type("a duration with a unit", value));
     };
     let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
     if !(min..=max).contains(&read) {
@@ -130,17 +145,23 @@ pub(super) fn duration(value: &DeValue<'_>, key: &Key) -> Result<Duration, Wrong
     Ok(read)
 }
 
+/// `"a", "b" or "c"`.
+pub(super) fn or_list(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
+    }
+}
+
 pub(super) fn word<T: FromStr>(value: &DeValue<'_>, key: &Key) -> Result<T, Wrong> {
-    let Kind::Word(words) = key.kind else {
-        return Err(Wrong::wrong_type("of another kind", value));
-    };
-    let list = words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+    let words = if let Kind::Word(words) = key.kind { words } else { &[] };
     let Some(text) = value.as_str() else {
-        return Err(Wrong::wrong_type(&list, value));
+        return Err(Wrong::wrong_type(&or_list(words), value));
     };
     let known = words.contains(&text).then(|| text.parse().ok()).flatten();
     known.ok_or_else(|| {
-        let wrong = Wrong::new(Id::UnknownWord, format!("must be {list}"), "");
+        let wrong = Wrong::new(Id::UnknownWord, format!("must be {}", or_list(words)), "");
         match closest(text, words.iter().copied()) {
             Some(word) => wrong.help(format!("did you mean \"{word}\"?")),
             None => wrong,
@@ -148,25 +169,57 @@ pub(super) fn word<T: FromStr>(value: &DeValue<'_>, key: &Key) -> Result<T, Wron
     })
 }
 
-/// Anything that is written as a text and read by its own parser.
-pub(super) fn parsed<T: FromStr>(value: &DeValue<'_>, key: &Key) -> Result<T, Wrong> {
-    let (id, expected) = match key.kind {
-        Kind::Address4 => (Id::BadAddress, "an IPv4 address such as \"192.0.2.11\""),
-        Kind::Address6 => (Id::BadAddress, "an IPv6 address such as \"2001:db8::11\""),
-        Kind::Prefix4 { .. } => (Id::BadPrefix, "an IPv4 prefix such as \"198.18.0.0/16\""),
-        Kind::Prefix6 { .. } => (Id::BadPrefix, "an IPv6 prefix such as \"2001:db8::/64\""),
-        Kind::Socket => (Id::BadAddress, "an address and a port such as \"127.0.0.1:9477\""),
-        _ => (Id::BadAddress, "an IP address such as \"192.0.2.11\" or \"2001:db8::11\""),
-    };
-    let Some(text) = value.as_str() else {
-        return Err(Wrong::wrong_type(expected, value));
-    };
-    text.parse().ok().ok_or_else(|| Wrong::new(id, format!("must be {expected}"), ""))
+/// A value that is written as a text and read by its own parser.
+pub(super) trait Written: FromStr {
+    /// What the finding is called when the text is none.
+    const ID: Id;
+    /// What it must be.
+    const EXPECTED: &'static str;
 }
 
-pub(super) fn path(value: &DeValue<'_>, key: &Key) -> Result<PathBuf, Wrong> {
-    let path = PathBuf::from(text(value, key)?);
-    if !path.is_absolute() || path.to_string_lossy().contains('\0') {
+impl Written for Ipv4Addr {
+    const ID: Id = Id::BadAddress;
+    const EXPECTED: &'static str = "an IPv4 address such as \"192.0.2.11\"";
+}
+
+impl Written for Ipv6Addr {
+    const ID: Id = Id::BadAddress;
+    const EXPECTED: &'static str = "an IPv6 address such as \"2001:db8::11\"";
+}
+
+impl Written for IpAddr {
+    const ID: Id = Id::BadAddress;
+    const EXPECTED: &'static str = "an IP address such as \"192.0.2.11\" or \"2001:db8::11\"";
+}
+
+impl Written for SocketAddr {
+    const ID: Id = Id::BadAddress;
+    const EXPECTED: &'static str = "an address and a port such as \"127.0.0.1:9477\"";
+}
+
+impl Written for Prefix4 {
+    const ID: Id = Id::BadPrefix;
+    const EXPECTED: &'static str = "an IPv4 prefix such as \"198.18.0.0/16\"";
+}
+
+impl Written for Prefix6 {
+    const ID: Id = Id::BadPrefix;
+    const EXPECTED: &'static str = "an IPv6 prefix such as \"2001:db8::/64\"";
+}
+
+pub(super) fn parsed<T: Written>(value: &DeValue<'_>, _: &Key) -> Result<T, Wrong> {
+    let Some(text) = value.as_str() else {
+        return Err(Wrong::wrong_type(T::EXPECTED, value));
+    };
+    text.parse().ok().ok_or_else(|| Wrong::new(T::ID, format!("must be {}", T::EXPECTED), ""))
+}
+
+pub(super) fn path(value: &DeValue<'_>, _: &Key) -> Result<PathBuf, Wrong> {
+    let Some(text) = value.as_str() else {
+        return Err(Wrong::wrong_type("an absolute path", value));
+    };
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || text.contains('\0') {
         return Err(Wrong::new(Id::BadPath, "must be an absolute path", ""));
     }
     Ok(path)
