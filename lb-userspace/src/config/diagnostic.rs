@@ -390,6 +390,8 @@ fn window(text: &str, places: impl Iterator<Item = At> + Clone) -> (Range<usize>
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let rest = text.get(end..).unwrap_or_default();
     let end = rest.find('\n').map_or(text.len(), |newline| end + newline);
+    // The other half of a line end shows as a letter when it is the last one.
+    let end = if text[..end].ends_with('\r') { end - 1 } else { end };
     (start..end, before.matches('\n').count() + 1)
 }
 

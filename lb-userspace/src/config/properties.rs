@@ -14,8 +14,8 @@ use super::tests::load_text;
 use super::{Loaded, reference};
 use crate::desired::{
     Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
-    LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Protocol, Tracking, Vip, VipKey,
-    XdpMode, format_duration, limits,
+    LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
+    Vip, VipKey, XdpMode, format_duration, limits,
 };
 use crate::primes;
 
@@ -160,10 +160,13 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
                 xdp_mode,
                 encap,
                 gue_port,
-                ipip_source: crate::desired::Prefix4 { address: v4.into(), length: length4 }
+                ipip_source: Prefix4 { address: (v4 >> 8 | 10 << 24).into(), length: length4 }
                     .masked(),
-                ipip_source6: crate::desired::Prefix6 { address: v6.into(), length: length6 }
-                    .masked(),
+                ipip_source6: Prefix6 {
+                    address: (v6 >> 16 | 0x2001 << 112).into(),
+                    length: length6,
+                }
+                .masked(),
                 flow_table_size: flows,
                 maglev_size,
                 max_vips: 64,
