@@ -292,7 +292,10 @@ fn vip_toml(vip: &Vip) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(128)
+    })]
 
     #[test]
     fn what_is_desired_reads_back_from_toml_and_json(desired in desired()) {
@@ -300,8 +303,9 @@ proptest! {
         let loaded: Loaded = load_text(&text)
             .map_err(|report| TestCaseError::fail(format!("{}\n{text}", report.render(false))))?;
         prop_assert_eq!(&loaded.desired, &desired);
-        let json = serde_json::to_string(&desired).map_err(|e| TestCaseError::fail(e.to_string()))?;
-        let read: Desired = serde_json::from_str(&json).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let fail = |error: serde_json::Error| TestCaseError::fail(error.to_string());
+        let json = serde_json::to_string(&desired).map_err(fail)?;
+        let read: Desired = serde_json::from_str(&json).map_err(fail)?;
         prop_assert_eq!(read, desired);
     }
 

@@ -53,7 +53,8 @@ pub fn markdown() -> String {
          beside it, by name, which may hold `[[pool]]` and `[[vip]]` only. A configuration is \
          taken whole or refused whole: `lbctl config check FILE` shows every finding at once. \
          Unknown keys are errors. Durations are a whole number with a unit: `ms`, `s`, `m`, \
-         `h`. Names have 1 to 63 letters, digits, `.`, `_` and `-`. A complete example is [lb.toml](../lb-userspace/dist/lb.toml).\n\n\
+         `h`. Names have 1 to 63 letters, digits, `.`, `_` and `-`. A complete \
+         example is [lb.toml](../lb-userspace/dist/lb.toml).\n\n\
          This page is rendered from the tables the reader itself uses, and a test compares \
          them.\n",
     );

@@ -154,7 +154,8 @@ fn the_defaults_are_a_file_that_reads_as_the_defaults() {
         .replacen("# interfaces =\n", "interfaces = [\"eth0\"]\n", 1);
     let all = load_text(&filled).unwrap_or_else(|r| panic!("{}", r.render(false)));
     let least = "version = 1\n[node]\nname = \"lb1\"\naddress = \"192.0.2.1\"\n\
-                 secret_file = \"/etc/lb/secret\"\n[dataplane]\ninterfaces = [\"eth0\"]\n[metrics]\n";
+                 secret_file = \"/etc/lb/secret\"\n[dataplane]\ninterfaces = [\"eth0\"]\n\
+                 [metrics]\n";
     assert_eq!(all.desired, load_text(least).unwrap().desired);
 }
 
@@ -278,7 +279,8 @@ fn large(damage: &str) -> String {
     text = text.split("[[pool]]").next().unwrap_or_default().to_owned();
     for pool in 0..256 {
         text += &format!(
-            "[[pool]]\nname = \"p{pool}\"\nhealth = \"connect\"\nmaglev_size = 65_537\nbackends = [\n"
+            "[[pool]]\nname = \"p{pool}\"\nhealth = \"connect\"\nmaglev_size = 65_537\n\
+             backends = [\n"
         );
         for backend in 0..117 {
             text += &format!(
@@ -290,7 +292,8 @@ fn large(damage: &str) -> String {
     }
     for vip in 0..1_024 {
         text += &format!(
-            "[[vip]]\nname = \"v{vip}\"\naddress = \"172.16.{}.{}\"\nprotocol = \"tcp\"\nports = [443]\npool = \"p{}\"\n",
+            "[[vip]]\nname = \"v{vip}\"\naddress = \"172.16.{}.{}\"\nprotocol = \"tcp\"\n\
+             ports = [443]\npool = \"p{}\"\n",
             vip / 256,
             vip % 256,
             vip / 4
