@@ -18,7 +18,10 @@ pub const fn example() -> &'static str {
 /// comments.
 #[must_use]
 pub fn defaults() -> String {
-    let mut text = String::from("# Every key and its default. A key behind `#` has none.\n");
+    let mut text = String::from(
+        "# Every key and its default. Behind `#` is what has none, and what exists only if it is\n\
+         # written: checks, pools and VIPs.\n",
+    );
     for section in SECTIONS {
         let inline = section.header.contains("{ .. }");
         let header = match section.header {
