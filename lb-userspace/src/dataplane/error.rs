@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration asks for more slots than `max_slots` has room for.
-    #[error("no room for a table of {slots} slots: raise dataplane.max_slots (twice the slots of all pools)")]
+    #[error(
+        "no room for a table of {slots} slots: raise dataplane.max_slots (twice the slots of all pools)"
+    )]
     NoRoom {
         /// The table's size.
         slots: usize,
@@ -25,7 +27,9 @@ pub enum Error {
         vips: usize,
     },
     /// The journal is too small.
-    #[error("lbd's own state takes {bytes} bytes, more than its journal: raise dataplane.max_backends")]
+    #[error(
+        "lbd's own state takes {bytes} bytes, more than its journal: raise dataplane.max_backends"
+    )]
     JournalFull {
         /// Its size.
         bytes: usize,

@@ -21,7 +21,7 @@ pub struct FlowRecord {
 }
 
 /// A bucket in mapped or plain memory.
-pub struct HostBucket<'a>(pub(super) &'a [AtomicU64; WAYS]);
+pub(super) struct HostBucket<'a>(pub(super) &'a [AtomicU64; WAYS]);
 
 impl Bucket for HostBucket<'_> {
     fn load(&self, way: usize) -> Entry {
@@ -111,9 +111,7 @@ fn empty(bucket: &[AtomicU64; WAYS], goes: impl Fn(Entry) -> bool) -> usize {
             let entry = Entry(place.load(Ordering::Acquire));
             entry.0 != 0
                 && goes(entry)
-                && place
-                    .compare_exchange(entry.0, 0, Ordering::AcqRel, Ordering::Acquire)
-                    .is_ok()
+                && place.compare_exchange(entry.0, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
         })
         .count()
 }

@@ -7,13 +7,13 @@ use lb_common::backend::{Backend, BackendId};
 use lb_common::control::Control;
 use lb_common::decide::{Path, decide};
 use lb_common::flow::{Bucket, Entry};
+use lb_common::hash;
 use lb_common::packet::Packet;
 use lb_common::parse::{Flow, Inner, Segment};
 use lb_common::process::{Verdict, process};
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
 use lb_common::vip::port_key;
-use lb_common::hash;
 
 use super::flows::HostBucket;
 use super::{Dataplane, tick_shift};
@@ -156,4 +156,3 @@ fn flow_hash(control: &Control, source: SocketAddr, vip: SocketAddr, proto: u8) 
         _ => None,
     }
 }
-

@@ -34,7 +34,11 @@ fn copy(journal: &Region<u64>, half: usize) -> Option<(u64, Vec<u8>)> {
 
 /// The latest whole copy.
 pub(super) fn read(journal: &Region<u64>) -> Option<Vec<u8>> {
-    [copy(journal, 0), copy(journal, 1)].into_iter().flatten().max_by_key(|copy| copy.0).map(|c| c.1)
+    [copy(journal, 0), copy(journal, 1)]
+        .into_iter()
+        .flatten()
+        .max_by_key(|copy| copy.0)
+        .map(|c| c.1)
 }
 
 /// Writes over the older copy; false when it does not fit.

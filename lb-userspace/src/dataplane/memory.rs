@@ -53,8 +53,7 @@ impl<T> Region<T> {
 
     fn mapped(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
         // The kernel rounds the map up to pages; the mapping may be as long as its elements.
-        let mapping =
-            MmapOptions::new().len(count * size_of::<T>()).map_raw(map.as_raw_fd())?;
+        let mapping = MmapOptions::new().len(count * size_of::<T>()).map_raw(map.as_raw_fd())?;
         Ok(Self { base: mapping.as_mut_ptr().cast(), count, _owner: Owner::Mapping(mapping) })
     }
 

@@ -24,11 +24,11 @@ pub use self::error::Error;
 pub use self::flows::FlowRecord;
 pub use self::host_tables::{HostTables, Trace};
 pub use self::kernel::Attached;
-pub use self::object::Sizes;
-pub use self::vip_index::{VipSpec, VipTracking};
 use self::kernel::Kernel;
 use self::memory::Memory;
+pub use self::object::Sizes;
 use self::rows::FreeRows;
+pub use self::vip_index::{VipSpec, VipTracking};
 use crate::desired::Encap;
 
 mod error;
@@ -387,6 +387,3 @@ const fn tick_shift(hertz: u32) -> u32 {
     let shift = hertz.ilog2();
     if hertz - (1 << shift) > (1 << shift) / 2 { shift + 1 } else { shift }
 }
-
-#[cfg(test)]
-mod tests;

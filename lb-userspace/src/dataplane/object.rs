@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub static BALANCER: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer"));
 /// The agent's object file.
 pub static AGENT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent"));
+/// The bench's object file: the balancer's programs, and the same wrapped for repeated runs.
+pub static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
 
 /// The balancer's XDP program.
 pub const PROGRAM: &str = "lb_ingress";
@@ -54,7 +56,10 @@ impl Sizes {
     }
 
     /// Tells the loader.
-    pub(super) fn apply<'a>(&self, loader: &'a mut EbpfLoader<'static>) -> &'a mut EbpfLoader<'static> {
+    pub(super) fn apply<'a>(
+        &self,
+        loader: &'a mut EbpfLoader<'static>,
+    ) -> &'a mut EbpfLoader<'static> {
         loader
             .map_max_entries(map_name::SLOTS, self.slot_rows)
             .map_max_entries(map_name::HISTORY, self.slot_rows * 4)
