@@ -355,7 +355,7 @@ impl Dataplane {
 
     /// Forgets the flows of a backend; how many.
     pub fn remove_owner(&self, owner: BackendId) -> usize {
-        flows::remove_owner(&self.memory.flows, owner, self.tick())
+        flows::remove_owner(&self.memory.flows, owner)
     }
 
     /// Flows the table has entries for.

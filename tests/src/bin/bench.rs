@@ -17,9 +17,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::backend::{BackendId, Link};
 use lb_common::headers::protocol;
 use lb_userspace::dataplane::object::BENCH;
-use lb_userspace::dataplane::{
-    BackendSpec, Dataplane, SettingsSpec, Sizes, VipSpec, VipTracking,
-};
+use lb_userspace::dataplane::{BackendSpec, Dataplane, SettingsSpec, Sizes, VipSpec, VipTracking};
 use lb_userspace::desired::Encap;
 use serde_json::{Map, json};
 
@@ -30,7 +28,7 @@ const PACKETS: u32 = 1_000_000;
 /// Flows of the `_1m` cases.
 const MANY: u64 = 1 << 20;
 /// Flows there is room for in the flow table.
-const ROOM: u32 = 2 << 20;
+const ROOM: u32 = 1 << 20;
 /// Backends of the pool.
 const BACKENDS: u16 = 100;
 /// Slots of the pool.
@@ -59,9 +57,8 @@ enum Flows {
 fn frame_v4(destination: [u8; 4], flags: u8) -> Vec<u8> {
     let mut frame = vec![0; 64];
     frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
-    frame[14..34].copy_from_slice(&[
-        0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 1, 0, 0, 0, 0,
-    ]);
+    frame[14..34]
+        .copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 18, 0, 1, 0, 0, 0, 0]);
     frame[30..34].copy_from_slice(&destination);
     frame[34..38].copy_from_slice(&[0x10, 0, 0, 80]);
     frame[46..48].copy_from_slice(&[0x50, flags]);
@@ -189,14 +186,12 @@ fn run(dataplane: &mut Dataplane, case: &Case, next: u64, packets: u32) -> Resul
         Flows::Flood => u64::from(u32::MAX),
     };
     let v6 = u64::from(case.frame.get(12) == Some(&0x86));
-    let mut state: Array<_, [u64; 4]> = ebpf.map_mut("LB_BENCH").context("no LB_BENCH")?.try_into()?;
+    let mut state: Array<_, [u64; 4]> =
+        ebpf.map_mut("LB_BENCH").context("no LB_BENCH")?.try_into()?;
     state.set(0, [next, mask, case.undo, v6], 0)?;
     let program: &Xdp = ebpf.program(case.program).context("no program")?.try_into()?;
-    let options = TestRunOptions {
-        data_in: Some(&case.frame),
-        repeat: packets,
-        ..TestRunOptions::new()
-    };
+    let options =
+        TestRunOptions { data_in: Some(&case.frame), repeat: packets, ..TestRunOptions::new() };
     let before = cpu_time();
     let result = program.test_run(options)?;
     let spent = cpu_time() - before;
