@@ -119,9 +119,9 @@ impl Resolver {
 
     /// Reports the state of exactly these interfaces from now on, at most [`MAX_INTERFACES`]
     /// (further ones are ignored).
-    pub fn watch_interfaces(&self, names: impl IntoIterator<Item = &str>) {
+    pub fn watch_interfaces(&self, names: &[String]) {
         let names: BTreeSet<Arc<str>> =
-            names.into_iter().take(MAX_INTERFACES).map(Arc::from).collect();
+            names.iter().take(MAX_INTERFACES).map(|name| Arc::from(name.as_str())).collect();
         self.wanted.send_modify(|wanted| wanted.interfaces = Arc::new(names));
     }
 
