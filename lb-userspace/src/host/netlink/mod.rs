@@ -42,6 +42,9 @@ pub const NEIGHBOUR_PROTOCOL: u8 = 76;
 
 /// Changes of routes and links come in bursts; lookups wait this long after the first one.
 pub const LOOKUP_DEBOUNCE: Duration = Duration::from_millis(50);
+/// All destinations are looked up at most this often, however much happens to links and addresses;
+/// 30,000 lookups take some tenths of a second.
+pub const FULL_PASS_INTERVAL: Duration = Duration::from_secs(1);
 /// Everything is asked again this often: the kernel does not announce path MTUs it learns or
 /// forgets, nor routes it drops along with an interface.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);

@@ -284,11 +284,39 @@ fn without_managed_entries_they_are_pinned() {
 }
 
 #[test]
+fn thirty_thousand_backends_on_the_link() {
+    lab::run(|lab| async move {
+        lab.far_owns(route("172.16.0.0", 12)).await;
+        let on_link = route("172.16.0.0", 12).output_interface(lab.near_index().await);
+        add(&lab, on_link).await;
+        let backends = backends(30_000);
+        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+        let start = crate::host::clock::boot_time();
+        let mut watched = Watched::start(NeighbourMode::Managed, &backends);
+        let complete = |watched: &Watched| {
+            watched.latest.len() == 30_000 && watched.latest.values().all(Result::is_ok)
+        };
+        watched.until("all", complete).await;
+        println!("30,000 neighbours in {:?}", crate::host::clock::boot_time() - start);
+        println!("{:?}", watched.resolver.counters());
+        let held = lab.near_neighbours().await.iter().filter(|e| ours(e) && managed(e)).count();
+        assert_eq!(held, 30_000);
+        drop(watched);
+        let start = crate::host::clock::boot_time();
+        assert_eq!(release_all().await.expect("released"), 30_000);
+        println!("released in {:?}", crate::host::clock::boot_time() - start);
+    });
+}
+
+fn backends(count: u32) -> Vec<String> {
+    (0..count).map(|n| format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)).collect()
+}
+
+#[test]
 fn thirty_thousand_backends_behind_one_gateway() {
     lab::run(|lab| async move {
         add(&lab, via("172.16.0.0", 12, "10.9.0.2")).await;
-        let text = |n: u32| format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255);
-        let backends: Vec<String> = (0..30_000).map(text).collect();
+        let backends = backends(30_000);
         let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
         let start = crate::host::clock::boot_time();
         let mut watched = Watched::start(NeighbourMode::Managed, &backends);

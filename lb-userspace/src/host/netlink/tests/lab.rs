@@ -14,7 +14,8 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::route::{RouteScope, RouteType};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::sync::mpsc;
 
 use crate::host::netlink::{HostEvent, NeighbourMode, NextHops, Resolver};
@@ -96,6 +97,16 @@ impl Lab {
     /// Adds an address to the far end.
     pub(super) async fn far_address(&self, text: &str, length: u8) {
         address(&self.far, "far0", text, length).await;
+    }
+
+    /// Makes the far end answer for a whole prefix.
+    pub(super) async fn far_owns(&self, prefix: RouteMessageBuilder<IpAddr>) {
+        up(&self.far, "lo").await;
+        let lo = index(&self.far, "lo").await;
+        let prefix = prefix.output_interface(lo).table_id(libc::RT_TABLE_LOCAL.into());
+        let mut route = prefix.scope(RouteScope::Host).build();
+        route.header.kind = RouteType::Local;
+        self.far.route().add(route).execute().await.expect("a local prefix");
     }
 
     /// Changes the far end's MAC address.
@@ -196,7 +207,9 @@ impl Watched {
                 match self.events.recv().await.expect("the resolver lives") {
                     HostEvent::NextHops(next_hops) => self.latest = next_hops,
                     HostEvent::NeighbourMode(mode) => self.mode = Some(mode),
-                    event => self.links.push(event),
+                    event @ (HostEvent::LinkUp(_)
+                    | HostEvent::LinkDown(_)
+                    | HostEvent::LinkGone(_)) => self.links.push(event),
                 }
             }
         };
