@@ -1,9 +1,9 @@
 //! How the kernel would send a packet to each backend: route, neighbour, link-layer header, MTU.
 //!
 //! The kernel stays the only authority on routing: for every destination it is asked for a route
-//! ([`codec`] and [`socket`] speak netlink), and asked again when a route, a rule, an address or
+//! (`codec` and `socket` speak netlink), and asked again when a route, a rule, an address or
 //! a link that can matter has changed. `resolution` and `neighbours` are pure state machines that
-//! know what was answered and what to ask next; [`resolver`] is the task that joins both halves
+//! know what was answered and what to ask next; `resolver` is the task that joins both halves
 //! and reports to the controller. Nothing here knows pools, backends or plans.
 //!
 //! Every next hop's neighbour is held resolved in the kernel by an entry of ours (see

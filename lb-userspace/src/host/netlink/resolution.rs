@@ -437,6 +437,12 @@ impl Resolution {
             .collect()
     }
 
+    /// The table as it stands.
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &NextHops {
+        &self.next_hops
+    }
+
     fn note_change(&mut self, now: Duration) {
         let first = self.changed.map_or(now, |change| change.first);
         self.changed = Some(Change { first, last: now });
