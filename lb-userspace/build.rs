@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=LB_SKIP_EBPF");
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     if env::var_os("LB_SKIP_EBPF").is_some() {
-        for program in ["balancer", "agent"] {
+        for program in ["balancer", "agent", "probe"] {
             fs::write(out.join(program), [])?;
         }
         return Ok(());
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
         status.success(),
         "building lb-ebpf failed; `cargo xtask setup` installs what it needs"
     );
-    for program in ["balancer", "agent"] {
+    for program in ["balancer", "agent", "probe"] {
         fs::copy(target_dir.join(TARGET).join("release").join(program), out.join(program))?;
     }
     Ok(())
