@@ -3,5 +3,6 @@
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+pub mod health;
 pub mod host;
 pub mod primes;
