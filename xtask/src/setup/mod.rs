@@ -23,17 +23,17 @@ use crate::tree::Tree;
 pub(crate) struct Needs {
     /// The namespaces of the lab and the real programs in them.
     pub(crate) lab: bool,
-    /// cargo-deny.
-    pub(crate) deny: bool,
+    /// What judges the text: rustfmt, clippy, cargo-deny.
+    pub(crate) lint: bool,
 }
 
 impl Needs {
     /// Only what building and loading takes.
-    pub(crate) const BUILD: Self = Self { lab: false, deny: false };
+    pub(crate) const BUILD: Self = Self { lab: false, lint: false };
     /// Building, and the lab.
-    pub(crate) const LAB: Self = Self { lab: true, deny: false };
+    pub(crate) const LAB: Self = Self { lab: true, lint: false };
     /// Everything.
-    pub(crate) const ALL: Self = Self { lab: true, deny: true };
+    pub(crate) const ALL: Self = Self { lab: true, lint: true };
 }
 
 /// Makes everything present, or, with `install` off, names what is missing and fails.
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_needs_no_lab_and_no_deny() {
+    fn a_build_needs_no_lab_and_no_lints() {
         let names: Vec<_> = steps::all(Needs::BUILD).iter().map(Step::name).collect();
         assert!(names.contains(&"bpf-linker") && names.contains(&"llvm-22-dev"), "{names:?}");
         assert!(!names.contains(&"nginx") && !names.contains(&"cargo-deny"), "{names:?}");

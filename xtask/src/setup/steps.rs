@@ -1,7 +1,7 @@
 //! The things set-up makes present: how to see that they are there, why they are needed, and how
 //! to get them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -67,11 +67,33 @@ const PACKAGES: [Package; 6] = [
     },
 ];
 
+/// A part of the Rust toolchain that a minimal one lacks.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Component {
+    name: &'static str,
+    /// Below the toolchain's directory.
+    probe: &'static str,
+    why: &'static str,
+    /// Only the tests need it.
+    lint: bool,
+}
+
+const COMPONENTS: [Component; 3] = [
+    Component {
+        name: "rust-src",
+        probe: "lib/rustlib/src/rust/library/core/src/lib.rs",
+        why: "the eBPF programs compile `core` for their target",
+        lint: false,
+    },
+    Component { name: "rustfmt", probe: "bin/rustfmt", why: "checks the formatting", lint: true },
+    Component { name: "clippy", probe: "bin/cargo-clippy", why: "the lints", lint: true },
+];
+
 /// One thing that must be present.
 #[derive(Debug)]
 pub(crate) enum Step {
     Package(&'static Package),
-    RustSrc,
+    Component(&'static Component),
     BpfLinker,
     CargoDeny,
     Bpffs,
@@ -81,8 +103,10 @@ pub(crate) enum Step {
 pub(crate) fn all(needs: Needs) -> Vec<Step> {
     let packages = PACKAGES.iter().filter(|package| needs.lab || !package.lab);
     let mut steps: Vec<Step> = packages.map(Step::Package).collect();
-    steps.extend([Step::RustSrc, Step::BpfLinker]);
-    if needs.deny {
+    let components = COMPONENTS.iter().filter(|component| needs.lint || !component.lint);
+    steps.extend(components.map(Step::Component));
+    steps.push(Step::BpfLinker);
+    if needs.lint {
         steps.push(Step::CargoDeny);
     }
     steps.push(Step::Bpffs);
@@ -93,7 +117,7 @@ impl Step {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Package(package) => package.name,
-            Self::RustSrc => "rust-src",
+            Self::Component(component) => component.name,
             Self::BpfLinker => "bpf-linker",
             Self::CargoDeny => "cargo-deny",
             Self::Bpffs => "bpffs",
@@ -103,7 +127,7 @@ impl Step {
     pub(crate) fn why(&self) -> &'static str {
         match self {
             Self::Package(package) => package.why,
-            Self::RustSrc => "the eBPF programs compile `core` for their target",
+            Self::Component(component) => component.why,
             Self::BpfLinker => "links the eBPF programs",
             Self::CargoDeny => "checks licences, sources and duplicates of the dependencies",
             Self::Bpffs => "programs, links and maps are pinned there",
@@ -114,14 +138,14 @@ impl Step {
     pub(crate) fn package(&self) -> Option<&'static str> {
         match self {
             Self::Package(package) => Some(package.name),
-            Self::RustSrc | Self::BpfLinker | Self::CargoDeny | Self::Bpffs => None,
+            Self::Component(_) | Self::BpfLinker | Self::CargoDeny | Self::Bpffs => None,
         }
     }
 
     pub(crate) fn is_present(&self, tree: &Tree) -> Result<bool> {
         match self {
             Self::Package(package) => Ok(is_there(package.probe)),
-            Self::RustSrc => has_rust_src(),
+            Self::Component(component) => Ok(toolchain()?.join(component.probe).is_file()),
             Self::BpfLinker => Ok(has_version(&tree.tool("bpf-linker"), BPF_LINKER)),
             Self::CargoDeny => Ok(has_version(&tree.tool("cargo-deny"), CARGO_DENY)),
             Self::Bpffs => {
@@ -135,8 +159,8 @@ impl Step {
     pub(crate) fn install(&self, tree: &Tree) -> Result<()> {
         let mut command = self.command(tree);
         say!("  $ {}", self.shown(tree));
-        if matches!(self, Self::RustSrc) && !is_there("rustup") {
-            bail!("there is no rustup; install the source of this toolchain's `core` by hand");
+        if matches!(self, Self::Component(_)) && !is_there("rustup") {
+            bail!("there is no rustup; add this part to the Rust toolchain by hand");
         }
         process::run(&mut command)
     }
@@ -166,9 +190,9 @@ impl Step {
                 command.args(["install", package.name]);
                 command
             }
-            Self::RustSrc => {
+            Self::Component(component) => {
                 let mut command = Command::new("rustup");
-                command.args(["component", "add", "rust-src"]);
+                command.args(["component", "add", component.name]);
                 command
             }
             Self::BpfLinker => {
@@ -210,11 +234,11 @@ pub(crate) fn is_there(probe: &str) -> bool {
     env::split_paths(&path).chain(system).any(|directory| directory.join(probe).is_file())
 }
 
-fn has_rust_src() -> Result<bool> {
+/// Where the toolchain is that compiles this checkout.
+fn toolchain() -> Result<PathBuf> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let root = process::capture(Command::new(rustc).args(["--print", "sysroot"]))?;
-    let core = "lib/rustlib/src/rust/library/core/src/lib.rs";
-    Ok(Path::new(root.trim()).join(core).is_file())
+    Ok(PathBuf::from(root.trim()))
 }
 
 /// A tool that does not start (its LLVM was removed) is as good as missing.

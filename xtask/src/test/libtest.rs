@@ -80,7 +80,7 @@ impl Reader {
     fn close_run(&mut self) {
         if self.outstanding > 0 {
             self.tally.failed += self.outstanding;
-            self.failed.push(format!("{} that never reported", self.outstanding));
+            self.failed.push(format!("# {} never reported", self.outstanding));
             self.outstanding = 0;
         }
         self.section = Section::Results;
@@ -125,7 +125,7 @@ impl Reader {
         self.close_run();
         if !success && self.tally.failed == 0 {
             self.tally.failed += 1;
-            self.failed.push("the test program itself".to_owned());
+            self.failed.push("# the test program itself".to_owned());
         }
         Report { tally: self.tally, failed: self.failed, skipped: self.skipped }
     }
@@ -240,7 +240,7 @@ mod tests {
     fn a_harness_that_died_has_failed() {
         let died = report("running 3 tests\ntest a ... ok\n", false);
         assert_eq!(died.tally, Tally { passed: 1, failed: 2, skipped: 0 });
-        assert_eq!(died.failed, ["2 that never reported"]);
+        assert_eq!(died.failed, ["# 2 never reported"]);
         let next = report("running 2 tests\ntest a ... ok\nrunning 1 test\ntest b ... ok\n", true);
         assert_eq!(next.tally, Tally { passed: 2, failed: 1, skipped: 0 });
         let silent = report("", false);

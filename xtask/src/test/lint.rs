@@ -60,7 +60,7 @@ fn note(report: &mut Report, name: &str, good: bool, took: Option<&str>) {
     say!("  {name:<66} {verdict:<6} {:>8}", took.unwrap_or(""));
     report.tally.check(good);
     if !good {
-        // The tier is run as a whole, so its name is the command to repeat it.
-        report.failed.push(format!("({name})"));
+        // The tier is run as a whole: what of it failed is a comment on the command.
+        report.failed.push(format!("# {name}"));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn run(tree: &Tree, options: &Test) -> Result<u8> {
     let is_lab = |tier: &Tier| matches!(tier, Tier::Program | Tier::Network);
     let lab = tiers.iter().any(is_lab);
     if tiers.iter().any(|tier| *tier > Tier::Tidy) {
-        let needs = Needs { lab, deny: tiers.contains(&Tier::Lint) };
+        let needs = Needs { lab, lint: tiers.contains(&Tier::Lint) };
         setup::run(tree, needs, options.install)?;
     }
     let world = if lab { Some(World::begin("lbtest-")?) } else { None };
@@ -34,7 +34,7 @@ pub(crate) fn run(tree: &Tree, options: &Test) -> Result<u8> {
     for tier in tiers {
         let report = show(tree, *tier, options.filter.as_deref())?;
         total.tally.add(report.tally);
-        let tagged = report.failed.into_iter().map(|name| format!("{} {name}", tier.name()));
+        let tagged = report.failed.iter().map(|name| format!("{} {}", tier.name(), quoted(name)));
         total.failed.extend(tagged);
         total.skipped.extend(report.skipped);
     }
@@ -63,7 +63,7 @@ fn show(tree: &Tree, tier: Tier, filter: Option<&str>) -> Result<Report> {
             complain(&format!("{error:#}"));
             let mut report = Report::default();
             report.tally.check(false);
-            report.failed.push(format!("({error})"));
+            report.failed.push("# see above".to_owned());
             report
         }
         Ok(report) => report,
@@ -72,6 +72,11 @@ fn show(tree: &Tree, tier: Tier, filter: Option<&str>) -> Result<Report> {
     let took = seconds(watch.elapsed());
     say!("{number} {:<8} {verdict:<7} {:<42} {took:>8}", tier.name(), report.tally.to_string());
     Ok(report)
+}
+
+/// A name as a shell takes it; a comment stays one.
+fn quoted(name: &str) -> String {
+    if name.contains(' ') && !name.starts_with('#') { format!("'{name}'") } else { name.to_owned() }
 }
 
 /// What was skipped and what failed, and the last line; and the exit code.
@@ -111,6 +116,15 @@ mod tests {
             "5 passed, 1 failed, 1 skipped",
         ];
         assert_eq!((lines.as_slice(), code), (&expected.map(str::to_owned)[..], 1));
+    }
+
+    #[test]
+    fn names_are_quoted_for_a_shell() {
+        let cases =
+            [("a::b", "a::b"), ("a.rs - b (line 3)", "'a.rs - b (line 3)'"), ("# c d", "# c d")];
+        for (name, expected) in cases {
+            assert_eq!(quoted(name), expected);
+        }
     }
 
     #[test]
