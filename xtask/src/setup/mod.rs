@@ -46,7 +46,9 @@ pub(crate) fn run(tree: &Tree, needs: Needs, install: bool) -> Result<()> {
         if step.is_present(tree)? {
             row(step.name(), "present");
         } else {
-            row(step.name(), &format!("missing: {}", step.why()));
+            if install {
+                row(step.name(), &format!("missing: {}", step.why()));
+            }
             missing.push(step);
         }
     }

@@ -33,17 +33,11 @@ pub(crate) struct Package {
     lab: bool,
 }
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 5] = [
     Package {
         name: "llvm-22-dev",
         probe: "/usr/lib/llvm-22/include/llvm-c/Core.h",
         why: "the LLVM that bpf-linker links against, and llvm-objdump",
-        lab: false,
-    },
-    Package {
-        name: "libstdc++-12-dev",
-        probe: "/usr/lib/gcc/x86_64-linux-gnu/12/libstdc++.so",
-        why: "bpf-linker links the C++ library",
         lab: false,
     },
     Package {
