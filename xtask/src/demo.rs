@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::args::Demo;
-use crate::leftovers::World;
+use crate::leftovers::Sweeper;
 use crate::report::say;
 use crate::setup::Needs;
 use crate::tree::Tree;
@@ -18,7 +18,7 @@ use crate::{cargo, process, setup};
 pub(crate) fn demo(tree: &Tree, options: &Demo) -> Result<u8> {
     setup::run(tree, Needs::LAB, options.install)?;
     cargo::build_release(tree)?;
-    let _world = World::begin("lbdemo-")?;
+    let _sweeper = Sweeper::begin("lbdemo-")?;
     let mut command = Command::new(tree.release("demo"));
     command.current_dir(&tree.root);
     if options.hold {

@@ -1,9 +1,14 @@
-//! What a run leaves behind when it is killed: namespaces with processes in them, and pins.
+//! What a killed run leaves behind: namespaces with processes in them, and pins.
 //!
-//! Only things with the run's own prefix are touched. A lock keeps two runs of one kind apart, so
-//! that what carries the prefix while the lock is held and no child runs is a leftover.
+//! The lab names everything `PREFIX-PID_NUMBER-HOST`, and the process that made `PREFIX-PID_NUMBER`
+//! holds the abstract unix socket `lb-lab/PREFIX-PID_NUMBER`, which the kernel lets go when the
+//! process dies, however that happens. So only what has no owner is removed here, and another run
+//! on the same machine is left alone. The lab itself sweeps when it starts; this makes sure of it
+//! when the lab was killed, or could not be built any more.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -12,66 +17,73 @@ use anyhow::{Context as _, Result, bail};
 use crate::process;
 use crate::report::{complain, say};
 
+const NAMESPACES: &str = "/run/netns";
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// The world of one run. Dropping it removes what is left of it.
-pub(crate) struct World {
+/// Sweeps when it begins and when it ends, also after Ctrl-C.
+pub(crate) struct Sweeper {
     prefix: &'static str,
-    /// Held until the world is gone; the kernel releases it also when we are killed.
-    _lock: File,
 }
 
-impl World {
-    /// Takes the lock and removes what a killed run left behind.
+impl Sweeper {
+    /// Removes what an earlier run with this prefix (`lbtest-`, `lbdemo-`) left behind.
     pub(crate) fn begin(prefix: &'static str) -> Result<Self> {
-        let path = Path::new("/run/lock").join(format!("{prefix}lock"));
-        let lock =
-            File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!("another run with `{prefix}*` namespaces is going on on this machine");
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context("cannot take the lock"),
-        }
-        let world = Self { prefix, _lock: lock };
-        remove(prefix).context("cannot remove what an earlier run left behind")?;
-        Ok(world)
+        sweep(prefix).context("cannot remove what an earlier run left behind")?;
+        Ok(Self { prefix })
     }
 }
 
-impl Drop for World {
+impl Drop for Sweeper {
     fn drop(&mut self) {
-        if let Err(error) = remove(self.prefix) {
+        if let Err(error) = sweep(self.prefix) {
             complain(&format!("cannot clean up: {error:#}"));
         }
     }
 }
 
-/// Removes namespaces and pins with the prefix, and ends the processes in those namespaces.
-fn remove(prefix: &str) -> Result<()> {
-    for name in entries(Path::new("/run/netns"), prefix)? {
-        say!("  removing namespace {name}");
-        let pids = output(Command::new("ip").args(["netns", "pids", &name]))?;
-        let pids: Vec<&str> = pids.split_whitespace().collect();
-        if !pids.is_empty() {
-            // A process may end by itself between the two commands: no error.
-            output(
-                Command::new("/bin/sh")
-                    .arg("-c")
-                    .arg(format!("kill -KILL {} 2>/dev/null || true", pids.join(" "))),
-            )?;
+/// Removes the namespaces and pins of labs without an owner.
+fn sweep(prefix: &str) -> Result<()> {
+    for name in entries(Path::new(NAMESPACES), prefix)? {
+        if let Some(_claim) = lab_of(&name).and_then(claim) {
+            say!("removing the leftover namespace {name}");
+            remove_namespace(&name)?;
         }
-        output(Command::new("ip").args(["netns", "delete", &name]))?;
     }
     for name in entries(Path::new(BPFFS), prefix)? {
-        say!("  removing pins {BPFFS}/{name}");
-        let path = Path::new(BPFFS).join(&name);
-        let removed =
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+        if let Some(_claim) = lab_of(&name).and_then(claim) {
+            let path = Path::new(BPFFS).join(&name);
+            say!("removing the leftover pins {}", path.display());
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
     }
     Ok(())
+}
+
+/// The lab that a namespace or a directory of pins belongs to; `None` for a name of another form,
+/// which is not ours to touch.
+fn lab_of(name: &str) -> Option<&str> {
+    let (lab, _host) = name.rsplit_once('-')?;
+    let (_prefix, tag) = lab.split_once('-')?;
+    let (pid, number) = tag.split_once('_')?;
+    (pid.parse::<u32>().is_ok() && number.parse::<u32>().is_ok()).then_some(lab)
+}
+
+/// Takes the lab's socket, if no living process holds it.
+fn claim(lab: &str) -> Option<UnixListener> {
+    let address = SocketAddr::from_abstract_name(format!("lb-lab/{lab}")).ok()?;
+    UnixListener::bind_addr(&address).ok()
+}
+
+/// Ends the processes in a namespace and removes it. Something may end by itself meanwhile.
+fn remove_namespace(name: &str) -> Result<()> {
+    let pids = output(Command::new("ip").args(["netns", "pids", name]))?;
+    let pids: Vec<&str> = pids.split_whitespace().collect();
+    if !pids.is_empty() {
+        let kill = format!("kill -s KILL {} 2>/dev/null || true", pids.join(" "));
+        output(Command::new("/bin/sh").args(["-c", &kill]))?;
+    }
+    output(Command::new("ip").args(["netns", "delete", name])).map(drop)
 }
 
 /// Names with the prefix in a directory; a directory that is not there has none.
@@ -110,5 +122,30 @@ mod tests {
         assert_eq!(entries(&directory, "lbtest-").unwrap(), ["lbtest-a", "lbtest-b"]);
         fs::remove_dir_all(&directory).unwrap();
         assert!(entries(&directory, "lbtest-").unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_names_that_a_lab_makes_are_ours() {
+        let cases = [
+            ("lbtest-4711_0-router", Some("lbtest-4711_0")),
+            ("lbdemo-1_12-web3", Some("lbdemo-1_12")),
+            ("lbtest-4711_0", None),
+            ("lbtest-mine-router", None),
+            ("lbtest-4711-router", None),
+            ("lbtest-", None),
+        ];
+        for (name, lab) in cases {
+            assert_eq!(lab_of(name), lab, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lab_with_an_owner_is_left_alone() {
+        let lab = format!("lbtest-{}_77", std::process::id());
+        let owner = claim(&lab);
+        assert!(owner.is_some());
+        assert!(claim(&lab).is_none());
+        drop(owner);
+        assert!(claim(&lab).is_some());
     }
 }

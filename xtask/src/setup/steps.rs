@@ -33,7 +33,7 @@ pub(crate) struct Package {
     lab: bool,
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 4] = [
     Package {
         name: "llvm-22-dev",
         probe: "/usr/lib/llvm-22/include/llvm-c/Core.h",
@@ -52,7 +52,6 @@ const PACKAGES: [Package; 5] = [
         why: "offloads that XDP cannot carry are turned off on the lab's links",
         lab: true,
     },
-    Package { name: "iputils-ping", probe: "ping", why: "echo requests to a VIP", lab: true },
     Package {
         name: "nginx",
         probe: "nginx",

@@ -12,7 +12,7 @@ use std::env;
 use anyhow::Result;
 
 use crate::args::{Test, Tier};
-use crate::leftovers::World;
+use crate::leftovers::Sweeper;
 use crate::process::Stopped;
 use crate::report::{Watch, complain, say, seconds};
 use crate::setup::{self, Needs};
@@ -23,13 +23,13 @@ use crate::tree::Tree;
 pub(crate) fn run(tree: &Tree, options: &Test) -> Result<u8> {
     let watch = Watch::start();
     let tiers: &[Tier] = options.tier.as_ref().map_or(&Tier::ALL, std::slice::from_ref);
-    let is_lab = |tier: &Tier| matches!(tier, Tier::Program | Tier::Network);
-    let lab = tiers.iter().any(is_lab);
+    // Unit tests of the rooms that touch the kernel make namespaces, too.
+    let lab = tiers.iter().any(|tier| *tier >= Tier::Unit);
     if tiers.iter().any(|tier| *tier > Tier::Tidy) {
         let needs = Needs { lab, lint: tiers.contains(&Tier::Lint) };
         setup::run(tree, needs, options.install)?;
     }
-    let world = if lab { Some(World::begin("lbtest-")?) } else { None };
+    let sweeper = if lab { Some(Sweeper::begin("lbtest-")?) } else { None };
     let mut total = Report::default();
     for tier in tiers {
         let report = show(tree, *tier, options.filter.as_deref())?;
@@ -39,7 +39,7 @@ pub(crate) fn run(tree: &Tree, options: &Test) -> Result<u8> {
         total.skipped.extend(report.skipped);
     }
     // Before the last line: what it removes is said.
-    drop(world);
+    drop(sweeper);
     say!("\ntook             {}", seconds(watch.elapsed()));
     let (lines, code) = conclusion(total, env::var_os("CI").is_some_and(|ci| ci == "true"));
     say!("{}", lines.join("\n"));

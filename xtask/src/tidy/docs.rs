@@ -73,11 +73,10 @@ mod tests {
     use super::*;
 
     fn findings(prose: &str) -> Vec<String> {
-        let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
         let files = [
-            file("README.md", prose),
-            file("lb-common/src/addr.rs", "//! Addresses.\n"),
-            file("tests/it/network/failover.rs", "#[test]\nfn lb_killed() {}\n"),
+            File::new("README.md", prose),
+            File::new("lb-common/src/addr.rs", "//! Addresses.\n"),
+            File::new("tests/it/network/failover.rs", "#[test]\nfn lb_killed() {}\n"),
         ];
         check(&files).iter().map(Finding::to_string).collect()
     }

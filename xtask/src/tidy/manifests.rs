@@ -71,8 +71,7 @@ mod tests {
             "[package]\nname = \"a\"\nversion.workspace = true\n\n{dependencies}\n\n\
              [lints]\nworkspace = true\n"
         );
-        let file = File { path: path.to_owned(), text };
-        check(&file).iter().map(Finding::to_string).collect()
+        check(&File::new(path, text)).iter().map(Finding::to_string).collect()
     }
 
     #[test]
@@ -87,13 +86,13 @@ mod tests {
                 assert!(found[0].contains("a/Cargo.toml:6: error: `"), "{found:?}");
             }
         }
-        let root = File { path: "Cargo.toml".to_owned(), text: "[dependencies]\na = \"1\"".into() };
+        let root = File::new("Cargo.toml", "[dependencies]\na = \"1\"");
         assert!(check(&root).is_empty(), "the workspace's own manifest is that place");
     }
 
     #[test]
     fn the_lints_are_the_workspaces() {
-        let file = File { path: "a/Cargo.toml".to_owned(), text: "[package]\n".to_owned() };
+        let file = File::new("a/Cargo.toml", "[package]\n");
         assert_eq!(check(&file).len(), 1);
     }
 

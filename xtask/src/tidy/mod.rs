@@ -62,15 +62,34 @@ struct File {
     /// Relative to the checkout, with `/`.
     path: String,
     text: String,
+    /// A module that only unit tests are in, by the declaration of its parent.
+    is_test: bool,
 }
 
 impl File {
+    fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into(), is_test: false }
+    }
+
     fn has_extension(&self, extension: &str) -> bool {
         self.path.rsplit_once('.').is_some_and(|(_, it)| it == extension)
     }
 
     fn is_rust(&self) -> bool {
         self.has_extension("rs")
+    }
+
+    /// The paths, without `.rs`, of the modules this file declares for tests only.
+    fn test_modules(&self) -> Vec<String> {
+        if !self.is_rust() {
+            return Vec::new();
+        }
+        let inside = match self.path.rsplit_once('/') {
+            Some((directory, "mod.rs" | "lib.rs" | "main.rs")) => directory,
+            _ => self.path.trim_end_matches(".rs"),
+        };
+        let names = source::test_modules(&self.text);
+        names.into_iter().map(|name| format!("{inside}/{name}")).collect()
     }
 
     /// The lines with their numbers, from 1.
@@ -84,6 +103,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut files = Vec::new();
     collect(root, root, &mut files)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    mark_tests(&mut files);
     let mut findings = Vec::new();
     for file in &files {
         findings.extend(text::check(file));
@@ -93,6 +113,20 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(docs::check(&files));
     findings.sort();
     Ok(findings)
+}
+
+/// Finds the files that are declared as `#[cfg(test)] mod name;`.
+fn mark_tests(files: &mut [File]) {
+    let declared: Vec<String> = files.iter().flat_map(File::test_modules).collect();
+    for file in files {
+        let module = file.path.trim_end_matches(".rs");
+        let is_below = |test: &String| {
+            module
+                .strip_prefix(test.as_str())
+                .is_some_and(|it| it.is_empty() || it.starts_with('/'))
+        };
+        file.is_test = declared.iter().any(is_below);
+    }
 }
 
 /// The extensions that are checked; everything else is data.
@@ -114,7 +148,7 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<File>) -> Result<()> {
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
             let path = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-            files.push(File { path, text });
+            files.push(File::new(path, text));
         }
     }
     Ok(())
@@ -134,8 +168,23 @@ mod tests {
     }
 
     #[test]
+    fn modules_declared_for_tests_are_marked() {
+        let mut files = [
+            File::new("a/src/room/mod.rs", "#[cfg(test)]\nmod tests;\nmod part;\n"),
+            File::new("a/src/room/part.rs", "#[cfg(test)]\nmod cases;\n"),
+            File::new("a/src/room/part/cases.rs", ""),
+            File::new("a/src/room/tests.rs", ""),
+            File::new("a/src/room/tests/deep.rs", ""),
+            File::new("a/src/tests.rs", ""),
+        ];
+        mark_tests(&mut files);
+        let marked: Vec<bool> = files.iter().map(|file| file.is_test).collect();
+        assert_eq!(marked, [false, false, true, true, true, false]);
+    }
+
+    #[test]
     fn findings_read_like_a_compilers() {
-        let file = File { path: "a/b.rs".to_owned(), text: String::new() };
+        let file = File::new("a/b.rs", "");
         let error = Finding::error(&file, 3, "too wide");
         assert_eq!(error.to_string(), "a/b.rs:3: error: too wide");
         let warning = Finding::warning(&file, 0, "long");

@@ -102,6 +102,16 @@ pub(super) fn without_tests(code: &str) -> &str {
     code
 }
 
+/// The names declared as `#[cfg(test)] mod name;`.
+pub(super) fn test_modules(text: &str) -> Vec<String> {
+    let code = code(text);
+    let after = code.split("#[cfg(test)]").skip(1);
+    let declared = after.filter_map(|it| it.trim_start().strip_prefix("mod ")?.split_once(';'));
+    // A block would have braces before the next semicolon.
+    let names = declared.map(|(name, _)| name.trim().to_owned());
+    names.filter(|name| name.chars().all(is_word)).collect()
+}
+
 /// A path that blanked code names, as its segments, and its line, counted from 1.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Named {
@@ -272,6 +282,13 @@ mod tests {
     fn lines_are_those_of_the_file() {
         let found = paths(&code("// one\nuse a::{\n    b,\n    c,\n};\n"));
         assert_eq!(found.iter().map(|path| path.line).collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn modules_of_tests_are_found() {
+        let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(test)]\nmod c { d; }\n\
+            // #[cfg(test)] mod e;";
+        assert_eq!(test_modules(text), ["b"]);
     }
 
     #[test]
