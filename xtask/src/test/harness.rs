@@ -1,8 +1,10 @@
 //! The tiers that are Rust tests: the packages' own, and those of the lab.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::cargo::on_host;
 use crate::process;
@@ -26,10 +28,12 @@ enum Show {
     Failures,
 }
 
-/// Unit, property and documentation tests of all packages.
+/// Unit, property, integration and documentation tests of all packages, without the lab's.
 pub(crate) fn unit(tree: &Tree, filter: Option<&str>) -> Result<Report> {
     let mut report = Report::default();
-    for targets in [&["--lib", "--bins"][..], &["--doc"]] {
+    let mut targets = vec!["--lib".to_owned(), "--bins".to_owned()];
+    targets.extend(integration(&tree.root)?.iter().map(|name| format!("--test={name}")));
+    for targets in [targets, vec!["--doc".to_owned()]] {
         let mut command = on_host(tree, "test");
         command.arg("--no-fail-fast").args(targets).arg("--").args(filter);
         let part = harness(&command, Show::Failures, report::line)?;
@@ -39,6 +43,21 @@ pub(crate) fn unit(tree: &Tree, filter: Option<&str>) -> Result<Report> {
     }
     ensure!(report.tally != Default::default(), "no unit test has `{}`", filter.unwrap_or(""));
     Ok(report)
+}
+
+/// The names of the integration tests: the files `PACKAGE/tests/NAME.rs`. Cargo would also run the
+/// lab's if it were asked for all.
+fn integration(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for package in fs::read_dir(root).context("cannot list the checkout")? {
+        let tests = package.context("cannot list the checkout")?.path().join("tests");
+        let Ok(listing) = fs::read_dir(tests) else { continue };
+        let files = listing.flatten().map(|entry| entry.path());
+        let sources = files.filter(|path| path.extension().is_some_and(|it| it == "rs"));
+        names.extend(sources.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The lab's tests of one module, one at a time: they share the kernel.
@@ -130,6 +149,18 @@ mod tests {
         for (module, filter, names) in cases {
             assert_eq!(select(LISTING, module, filter), names, "{module} {filter:?}");
         }
+    }
+
+    #[test]
+    fn integration_tests_are_found_by_their_files() {
+        let root = std::env::temp_dir().join(format!("xtask-harness-{}", std::process::id()));
+        for file in ["lb-a/tests/wire.rs", "lb-b/tests/flow.rs", "lb-b/tests/data.txt", "c/d.rs"] {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(integration(&root).unwrap(), ["flow", "wire"]);
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]
