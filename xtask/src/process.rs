@@ -79,7 +79,8 @@ pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     supervise(command, Place::Group, |_| Ok(()))
 }
 
-/// Runs a command with the caller's terminal: it gets Ctrl-C itself, and may read the keyboard.
+/// Runs a command with the caller's terminal: it gets Ctrl-C itself, and may read the keyboard. It
+/// also knows best how it ended: a request to stop is no error here.
 pub(crate) fn foreground(command: &mut Command) -> Result<ExitStatus> {
     supervise(command, Place::Foreground, |_| Ok(()))
 }
@@ -149,7 +150,9 @@ fn supervise(
     let status = child.wait().context("cannot wait for a child");
     CHILD.store(0, Ordering::SeqCst);
     let status = status?;
-    check_stopped()?;
+    if matches!(place, Place::Group) {
+        check_stopped()?;
+    }
     read?;
     Ok(status)
 }

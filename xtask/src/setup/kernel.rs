@@ -47,14 +47,29 @@ pub(crate) fn check(with_lab: bool) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("no kernel release")?;
     let release = release.trim();
     let config = configuration(release);
+    let lacks = lacks(release, config.as_deref(), with_lab, |sign| Path::new(sign).exists());
+    if !lacks.is_empty() {
+        bail!("the kernel {release} {}", lacks.join(", "));
+    }
+    row("kernel", &format!("{release}: eBPF, JIT, BTF and what else is needed"));
+    Ok(())
+}
+
+/// What is missing, in words that continue "the kernel".
+fn lacks(
+    release: &str,
+    config: Option<&str>,
+    with_lab: bool,
+    exists: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut lacks = Vec::new();
     if version(release).is_some_and(|version| version < FLOOR) {
         lacks.push(format!("is older than {}.{}", FLOOR.0, FLOOR.1));
     }
     for symbol in SYMBOLS.iter().filter(|symbol| with_lab || !symbol.lab) {
-        let is_on = match (&config, symbol.sign) {
+        let is_on = match (config, symbol.sign) {
             (Some(config), _) => is_on(config, symbol.name),
-            (None, Some(sign)) => Path::new(sign).exists(),
+            (None, Some(sign)) => exists(sign),
             // Nothing tells; what needs it will.
             (None, None) => true,
         };
@@ -62,11 +77,7 @@ pub(crate) fn check(with_lab: bool) -> Result<()> {
             lacks.push(format!("has no {} ({} is off)", symbol.why, symbol.name));
         }
     }
-    if !lacks.is_empty() {
-        bail!("the kernel {release} {}", lacks.join(", "));
-    }
-    row("kernel", &format!("{release}: eBPF, JIT, BTF and what else is needed"));
-    Ok(())
+    lacks
 }
 
 /// The kernel's configuration, if it can be read.
@@ -102,6 +113,20 @@ mod tests {
         }
         assert!(version("6.18.44").unwrap() > FLOOR && version("5.10").unwrap() < FLOOR);
         assert_eq!(version("rolling"), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_by_its_symbol() {
+        let all: String = SYMBOLS.iter().map(|symbol| format!("{}=y\n", symbol.name)).collect();
+        assert!(lacks("6.1.0", Some(&all), true, |_| false).is_empty());
+        let some = all.replace("CONFIG_DEBUG_INFO_BTF=y", "# CONFIG_DEBUG_INFO_BTF is not set");
+        let found = lacks("5.10.0-8", Some(&some), true, |_| true);
+        assert_eq!(found, ["is older than 6.1", "has no BTF (CONFIG_DEBUG_INFO_BTF is off)"]);
+        let veth = all.replace("CONFIG_VETH=y\n", "");
+        assert_eq!(lacks("6.1", Some(&veth), true, |_| true).len(), 1);
+        assert!(lacks("6.1", Some(&veth), false, |_| true).is_empty(), "only the lab needs it");
+        let unseen = lacks("6.1", None, false, |sign| sign != "/sys/kernel/btf/vmlinux");
+        assert_eq!(unseen, ["has no BTF (CONFIG_DEBUG_INFO_BTF is off)"]);
     }
 
     #[test]

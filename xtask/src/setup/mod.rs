@@ -38,8 +38,8 @@ impl Needs {
 
 /// Makes everything present, or, with `install` off, names what is missing and fails.
 pub(crate) fn run(tree: &Tree, needs: Needs, install: bool) -> Result<()> {
+    ensure!(is_root()?, "not root: namespaces, eBPF and packages need it");
     say!("set-up");
-    ensure!(is_root()?, "set-up, tests and demo need root (namespaces, BPF, packages)");
     kernel::check(needs.lab)?;
     let mut missing = Vec::new();
     for step in steps::all(needs) {
