@@ -32,7 +32,7 @@ pub(crate) fn on_host(tree: &Tree, subcommand: &str) -> Command {
 /// Builds every binary in release; cargo's progress passes through.
 pub(crate) fn build_release(tree: &Tree) -> Result<()> {
     let mut command = on_host(tree, "build");
-    command.args(["--release", "--bins"]);
+    command.args(["--release", "--bins", "--exclude", "xtask"]);
     say!("build            $ {}", process::shown(&command).replace(&shown_cargo(), "cargo"));
     process::run(&mut command)
 }
