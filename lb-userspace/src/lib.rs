@@ -1,1 +1,4 @@
 //! The control plane of the load balancer; the binaries `lbd`, `lbctl` and `lb-agent` are thin.
+
+pub mod maglev;
+pub mod tracking;
