@@ -28,12 +28,14 @@
 //! 5. A death is no generation and is never prepared. What becomes of the dead one's flows is
 //!    [`OnDown`]: with `Keep` (the verdict may be wrong) the death is a change like any other: the
 //!    dead backend is the base if no window is open, misses go to it until the window closes, its
-//!    confirmed entries stay for as long as they live. Only its unconfirmed ones go, so that a
-//!    client's repeated SYN finds another backend; if it did answer, the client's next packet is a
-//!    miss and returns to it (unless the slot has an older base: of a wrong verdict's victims only
-//!    the handshakes in flight there are lost). With `Release` it opens no window, a window with it as base closes,
+//!    confirmed entries stay for as long as they live. Of the others those go that a SYN made, so
+//!    that a client's repeated SYN finds another backend; if the dead one did answer, the client's
+//!    next packet is a miss and returns to it (unless the slot has an older base: of a wrong
+//!    verdict's victims only the handshakes in flight there are lost). An unconfirmed entry in a
+//!    slot whose base the dead one was already may be an old flow's first packet in the window, so
+//!    it stays. With `Release` it opens no window, a window with it as base closes,
 //!    it leaves every slot's history and user space purges all of its entries
-//!    ([`PoolTracker::purges`]).
+//!    ([`Purge`]).
 //! 6. A return is planned: were it not prepared, a handshake could straddle it. So is whatever is
 //!    proposed while something is in preparation: it comes next.
 //! 7. When every backend with a weight is dead, the verdicts are taken for wrong: all are used as if
@@ -62,7 +64,7 @@ mod types;
 pub use journal::{RestoreError, State};
 pub use roster::Roster;
 pub use scan::Scan;
-pub use types::{Change, ChangeKind, Moved, OnDown, Phase, Rendered, Settings, Tracking};
+pub use types::{Change, ChangeKind, Moved, OnDown, Down, Phase, Purge, Rendered, Settings, Tracking};
 
 use pending::Pending;
 use roster::Table;
@@ -178,22 +180,25 @@ impl PoolTracker {
         Scan::new(self.owners.clone(), self.revision)
     }
 
-    /// Takes a backend for dead, at once; the table has to be published if anything is returned.
-    /// Afterwards, when that table is live, entries have to be purged by [`PoolTracker::purges`].
-    pub fn backend_down(&mut self, id: u16, now: Duration) -> Vec<Change> {
+    /// Takes a backend for dead, at once. The table has to be published if there are changes, and
+    /// once it is live, the entries that the purge takes have to go.
+    pub fn backend_down(&mut self, id: u16, now: Duration) -> Down {
         let now_ms = millis(now);
         self.wanted.set_dead(id);
+        let mut purge = Purge::new(id, self.slots);
         let mut changes = Vec::new();
         if self.current.set_dead(id) {
+            self.mark_handshakes(&mut purge);
             changes.push(self.apply(ChangeKind::Down, now_ms));
         }
-        if self.settings.on_down == OnDown::Release && !self.current.all_down() {
+        purge.all = self.settings.on_down == OnDown::Release && !self.current.all_down();
+        if purge.all {
             changes.extend(self.forget(&[id]));
         }
         let is_news = !changes.is_empty();
         changes.extend(self.revise_pending(now_ms, is_news, |roster| roster.set_dead(id)));
         changes.extend(self.begin(now_ms));
-        changes
+        Down { changes, purge }
     }
 
     /// Takes a backend for alive again, after preparation (at once if all are down).
@@ -213,11 +218,13 @@ impl PoolTracker {
         changes
     }
 
-    /// Whether an entry of this owner has to go after a death (see rule 5 of the module).
+    /// Whether all entries of this owner have to go, whenever they are met: it is dead, and
+    /// [`OnDown::Release`] holds. For the purge after a restart.
     #[must_use]
-    pub fn purges(&self, owner: u16, confirmed: bool) -> bool {
-        let is_dead = self.current.is_dead(owner) && !self.current.all_down();
-        is_dead && (self.settings.on_down == OnDown::Release || !confirmed)
+    pub fn is_released(&self, owner: u16) -> bool {
+        self.settings.on_down == OnDown::Release
+            && self.current.is_dead(owner)
+            && !self.current.all_down()
     }
 
     /// Changes the settings. Open windows keep their end.

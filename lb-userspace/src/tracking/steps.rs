@@ -4,7 +4,7 @@
 use super::pending::Pending;
 use super::roster::Roster;
 use super::row::Step;
-use super::{Change, ChangeKind, OnDown, PoolTracker, Scan, millis};
+use super::{Change, ChangeKind, OnDown, PoolTracker, Purge, Scan, millis};
 use crate::maglev::NO_BACKEND;
 
 impl PoolTracker {
@@ -38,6 +38,17 @@ impl PoolTracker {
     fn keeps(&self, old: u16) -> bool {
         let is_dead = self.current.is_dead(old) && !self.current.all_down();
         old != NO_BACKEND && (self.settings.on_down == OnDown::Keep || !is_dead)
+    }
+
+    /// Marks the slots in which an unconfirmed entry of the dying backend can only be a handshake: it
+    /// is the owner and not the base, so that no miss was entered with it.
+    pub(super) fn mark_handshakes(&self, purge: &mut Purge) {
+        let id = purge.owner();
+        for (slot, _) in (0u32..).zip(&self.owners).filter(|(_, owner)| **owner == id) {
+            if self.rows.get(&slot).is_none_or(|row| row.base != id) {
+                purge.mark(slot);
+            }
+        }
     }
 
     /// Takes dead backends out of every slot's past.

@@ -195,9 +195,9 @@ fn a_death_that_keeps_its_flows() {
     let mut tracker = tracker(4, Settings::default());
     let dead = slots_of(&tracker, 2);
     let before = tracker.render().slots;
-    let changes = tracker.backend_down(2, secs(10));
+    let Down { changes, purge } = tracker.backend_down(2, secs(10));
     assert_eq!(changes, [Change::new(ChangeKind::Down, u32::try_from(dead.len()).unwrap())]);
-    assert_eq!(tracker.backend_down(2, secs(11)), []);
+    assert_eq!(tracker.backend_down(2, secs(11)).changes, []);
     let rendered = tracker.render();
     for slot in 0..SLOTS {
         if dead.contains(&slot) {
@@ -209,7 +209,9 @@ fn a_death_that_keeps_its_flows() {
         }
     }
     assert_eq!(tracker.generation(), 1);
-    assert!(tracker.purges(2, false) && !tracker.purges(2, true) && !tracker.purges(1, false));
+    assert!(purge.takes(dead[0], 2, false) && !purge.takes(dead[0], 2, true));
+    assert!(!purge.takes(dead[0], 1, false));
+    assert!(!tracker.is_released(2));
 
     // The return is prepared, and finds the window still open: the dead one is the oldest.
     let kinds: Vec<ChangeKind> = tracker.backend_up(2, secs(20)).iter().map(|c| c.kind).collect();
@@ -219,19 +221,32 @@ fn a_death_that_keeps_its_flows() {
     assert_eq!(tracker.owner(dead[0]), 2);
     assert_eq!(tracker.render().history[dead[0] as usize][0], 2);
     assert_eq!(tracker.generation(), 1);
-    assert!(!tracker.purges(2, false));
+}
+
+#[test]
+fn a_death_of_a_base_spares_its_first_packets() {
+    let mut tracker = tracker(4, Settings::default());
+    // Slots of 1 go to 5 and come back: 1 is their owner and their base.
+    change(&mut tracker, &pool(1..=5), secs(0));
+    change(&mut tracker, &pool(1..=4), secs(10));
+    let rendered = tracker.render();
+    let is_base = |slot: &u32| rendered.history[*slot as usize][0] == 1;
+    let slot = slots_of(&tracker, 1).into_iter().find(is_base).unwrap();
+    let purge = tracker.backend_down(1, secs(20)).purge;
+    assert!(!purge.takes(slot, 1, false));
 }
 
 #[test]
 fn a_death_that_releases_its_flows() {
     let mut tracker = tracker(4, release());
     let dead = slots_of(&tracker, 2);
-    tracker.backend_down(2, secs(10));
+    let purge = tracker.backend_down(2, secs(10)).purge;
     let rendered = tracker.render();
     // Nothing is left to track: its flows are over.
     assert!(rendered.slots.iter().all(|&slot| slot & CONTESTED == 0 && slot != 2));
     assert!(rendered.history.iter().all(|row| *row == [0; 4]));
-    assert!(tracker.purges(2, true) && tracker.purges(2, false) && !tracker.purges(1, true));
+    assert!(purge.takes(dead[0], 2, true) && !purge.takes(dead[0], 1, true));
+    assert!(tracker.is_released(2) && !tracker.is_released(1));
     // Its return is a change like any other.
     let second = tracker.owner(dead[0]);
     tracker.backend_up(2, secs(200));
@@ -258,7 +273,7 @@ fn a_removed_backend_may_die_too() {
     let mut tracker = tracker(3, release());
     change(&mut tracker, &pool(1..=2), secs(0));
     assert!(tracker.render().history.iter().any(|row| row[0] == 3));
-    let changes = tracker.backend_down(3, secs(5));
+    let changes = tracker.backend_down(3, secs(5)).changes;
     assert_eq!(changes.iter().map(|c| c.kind).collect::<Vec<_>>(), [ChangeKind::Forgotten]);
     assert!(tracker.render().history.iter().all(|row| !row.contains(&3)));
 }
@@ -275,12 +290,12 @@ fn all_down_uses_all() {
         let rendered = tracker.render();
         assert!(rendered.all_down);
         assert!(planned.iter().zip(&rendered.slots).all(|(p, r)| *p == r & !CONTESTED));
-        assert!(!tracker.purges(1, false) && !tracker.purges(2, true));
+        assert!(!tracker.is_released(1) && !tracker.is_released(2));
         // The first to return takes everything, at once.
         tracker.backend_up(1, secs(60));
         assert!((0..SLOTS).all(|slot| tracker.owner(slot) == 1));
         assert!(!tracker.render().all_down);
-        assert!(tracker.purges(2, false));
+        assert_eq!(tracker.is_released(2), settings.on_down == OnDown::Release);
     }
 }
 
@@ -305,7 +320,7 @@ fn a_return_taken_back_is_cancelled() {
     let mut tracker = tracker(4, Settings::default());
     tracker.backend_down(2, secs(0));
     tracker.backend_up(2, secs(1));
-    let kinds: Vec<ChangeKind> = tracker.backend_down(2, secs(2)).iter().map(|c| c.kind).collect();
+    let kinds: Vec<ChangeKind> = tracker.backend_down(2, secs(2)).changes.iter().map(|c| c.kind).collect();
     assert_eq!(kinds, [ChangeKind::Cancelled]);
     tracker.tick(secs(60), None);
     assert!(slots_of(&tracker, 2).is_empty());
@@ -424,7 +439,7 @@ fn feed(tracker: &mut PoolTracker, input: &Input, now: &mut Duration) -> Vec<Cha
                 (1u16..).zip(weights).map(|(id, &weight)| member(id, weight)).collect();
             tracker.propose(&members, *now)
         }
-        Input::Down(id) => tracker.backend_down(*id, *now),
+        Input::Down(id) => tracker.backend_down(*id, *now).changes,
         Input::Up(id) => tracker.backend_up(*id, *now),
         Input::Pass(ms) => {
             *now += Duration::from_millis(*ms);

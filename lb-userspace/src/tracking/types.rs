@@ -120,6 +120,50 @@ impl Change {
     }
 }
 
+/// What a death comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Down {
+    /// The steps; empty if there is nothing to publish.
+    pub changes: Vec<Change>,
+    /// The entries that have to go.
+    pub purge: Purge,
+}
+
+/// The entries that have to go after a death, once the table without the dead backend is live.
+///
+/// To be carried out once, soon: what a table entered afterwards may be a flow to keep.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Purge {
+    owner: u16,
+    /// Every entry of the owner.
+    pub(super) all: bool,
+    /// One bit for each slot whose unconfirmed entries of the owner were made by a SYN.
+    handshakes: Vec<u64>,
+}
+
+impl Purge {
+    pub(super) fn new(owner: u16, slots: u32) -> Self {
+        let words = slots.div_ceil(u64::BITS) as usize;
+        Self { owner, all: false, handshakes: vec![0; words] }
+    }
+
+    pub(super) const fn owner(&self) -> u16 {
+        self.owner
+    }
+
+    pub(super) fn mark(&mut self, slot: u32) {
+        self.handshakes[slot as usize / 64] |= 1 << (slot % 64);
+    }
+
+    /// Whether this entry has to go.
+    #[must_use]
+    pub fn takes(&self, slot: u32, owner: u16, confirmed: bool) -> bool {
+        let word = self.handshakes.get(slot as usize / 64).copied().unwrap_or(0);
+        let is_handshake = !confirmed && word >> (slot % 64) & 1 == 1;
+        owner == self.owner && (self.all || is_handshake)
+    }
+}
+
 /// A pool's table as the data plane reads it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rendered {
