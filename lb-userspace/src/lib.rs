@@ -5,4 +5,6 @@ pub mod dataplane;
 pub mod desired;
 pub mod health;
 pub mod host;
+pub mod maglev;
 pub mod primes;
+pub mod tracking;
