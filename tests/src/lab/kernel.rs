@@ -1,0 +1,131 @@
+//! The few system calls for which the standard library has no name: all unsafe code of the lab.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// `BPF_PROG_LOAD` of linux/bpf.h.
+const PROG_LOAD: libc::c_int = 5;
+/// `BPF_LINK_CREATE`.
+const LINK_CREATE: libc::c_int = 28;
+/// `BPF_PROG_TYPE_XDP`.
+const TYPE_XDP: u32 = 6;
+/// `BPF_XDP`, the attach type.
+const ATTACH_XDP: u32 = 37;
+
+/// `return XDP_PASS`: move 2 to r0, exit (each instruction is eight bytes).
+const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+
+/// The head of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes what follows as zero.
+#[repr(C)]
+struct LoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+}
+
+/// The head of `union bpf_attr` for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkAttr {
+    prog_fd: RawFd,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Moves the calling thread into a network namespace. Sockets it makes from now on, and threads
+/// and programs it starts, live there.
+///
+/// # Errors
+/// The file is missing, is not a network namespace, or we are not root.
+pub fn enter_network_namespace(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    // SAFETY: setns takes a descriptor, open for the call, and a constant; it touches no memory.
+    let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+    ensure!(result == 0, "cannot enter {}: {}", path.display(), io::Error::last_os_error());
+    Ok(())
+}
+
+/// Sends SIGTERM to one process.
+///
+/// # Errors
+/// There is no such process.
+pub fn terminate(pid: u32) -> Result<()> {
+    signal(pid, libc::SIGTERM)
+}
+
+/// Sends SIGKILL to one process.
+///
+/// # Errors
+/// There is no such process.
+pub fn kill(pid: u32) -> Result<()> {
+    signal(pid, libc::SIGKILL)
+}
+
+fn signal(pid: u32, signal: libc::c_int) -> Result<()> {
+    let pid = libc::pid_t::try_from(pid).context("not a process id")?;
+    // 0 and negative numbers would mean whole groups.
+    ensure!(pid > 1, "not a process id: {pid}");
+    // SAFETY: kill takes two integers and touches no memory.
+    let result = unsafe { libc::kill(pid, signal) };
+    ensure!(result == 0, "cannot signal {pid}: {}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// Whether we are root.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    let euid = unsafe { libc::geteuid() };
+    euid == 0
+}
+
+/// Attaches a program that passes every packet to an interface of the calling thread's namespace,
+/// for as long as the returned descriptor lives.
+///
+/// What a program at the other end of a veth sends with `XDP_TX` is received only if this end has
+/// an XDP program too.
+///
+/// # Errors
+/// There is no such interface, it has an XDP program already, or we are not root.
+pub fn attach_xdp_pass(interface: &str) -> Result<OwnedFd> {
+    let license = c"GPL";
+    let load = LoadAttr {
+        prog_type: TYPE_XDP,
+        insn_cnt: 2,
+        insns: PASS.as_ptr().addr() as u64,
+        license: license.as_ptr().addr() as u64,
+    };
+    let program = bpf(PROG_LOAD, &load).context("cannot load the XDP program that passes all")?;
+    let index = interface_index(interface)?;
+    let link = LinkAttr {
+        prog_fd: program.as_raw_fd(),
+        target_ifindex: index,
+        attach_type: ATTACH_XDP,
+        flags: 0,
+    };
+    bpf(LINK_CREATE, &link).with_context(|| format!("cannot attach XDP to {interface}"))
+}
+
+/// The index of an interface of the calling thread's namespace.
+fn interface_index(name: &str) -> Result<u32> {
+    let text = std::ffi::CString::new(name)?;
+    // SAFETY: the pointer is to a NUL-terminated string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(text.as_ptr()) };
+    ensure!(index != 0, "no interface {name}: {}", io::Error::last_os_error());
+    Ok(index)
+}
+
+fn bpf<T>(command: libc::c_int, attr: &T) -> Result<OwnedFd> {
+    // SAFETY: `attr` is a C structure that outlives the call, and its size is what we say; the two
+    // commands in use read it, and what it points to, and write nothing.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
+    ensure!(result >= 0, io::Error::last_os_error());
+    let fd = RawFd::try_from(result).context("not a descriptor")?;
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
