@@ -83,8 +83,8 @@ fn what_the_router_says_of_a_path_is_where_packets_go() {
         flows.settle().unwrap();
     }
     let more = [received(its) - before[0], received(other) - before[1]];
-    // Each round is a request and an acknowledgement; ARP may be a packet or two elsewhere.
-    assert!(more[0] >= 10 && more[1] < 10, "{more:?}");
+    // Each round is a request and an acknowledgement; the switch floods what hosts say of groups.
+    assert!(more[0] >= more[1] + 10, "{more:?} {paths:?}");
 }
 
 #[test]

@@ -9,8 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 
 /// `BPF_PROG_LOAD` of linux/bpf.h.
 const PROG_LOAD: libc::c_int = 5;
+/// `BPF_OBJ_PIN`.
+const OBJ_PIN: libc::c_int = 6;
 /// `BPF_LINK_CREATE`.
 const LINK_CREATE: libc::c_int = 28;
+/// `BPF_PROG_TYPE_SCHED_CLS`.
+const TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_PROG_TYPE_XDP`.
 const TYPE_XDP: u32 = 6;
 /// `BPF_XDP`, the attach type.
@@ -18,6 +22,9 @@ const ATTACH_XDP: u32 = 37;
 
 /// `return XDP_PASS`: move 2 to r0, exit (each instruction is eight bytes).
 const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+
+/// `bpf_set_hash_invalid(packet); return TC_ACT_OK`: call helper 41, move 0 to r0, exit.
+const FORGET_HASH: [u64; 3] = [0x0000_0029_0000_0085, 0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
 
 /// The head of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes what follows as zero.
 #[repr(C)]
@@ -35,6 +42,14 @@ struct LinkAttr {
     target_ifindex: u32,
     attach_type: u32,
     flags: u32,
+}
+
+/// The head of `union bpf_attr` for `BPF_OBJ_PIN`.
+#[repr(C)]
+struct PinAttr {
+    pathname: u64,
+    bpf_fd: RawFd,
+    file_flags: u32,
 }
 
 /// Moves the calling thread into a network namespace. Sockets it makes from now on, and threads
@@ -93,14 +108,7 @@ pub fn is_root() -> bool {
 /// # Errors
 /// There is no such interface, it has an XDP program already, or we are not root.
 pub fn attach_xdp_pass(interface: &str) -> Result<OwnedFd> {
-    let license = c"GPL";
-    let load = LoadAttr {
-        prog_type: TYPE_XDP,
-        insn_cnt: 2,
-        insns: PASS.as_ptr().addr() as u64,
-        license: license.as_ptr().addr() as u64,
-    };
-    let program = bpf(PROG_LOAD, &load).context("cannot load the XDP program that passes all")?;
+    let program = load(TYPE_XDP, &PASS)?;
     let index = interface_index(interface)?;
     let link = LinkAttr {
         prog_fd: program.as_raw_fd(),
@@ -108,7 +116,41 @@ pub fn attach_xdp_pass(interface: &str) -> Result<OwnedFd> {
         attach_type: ATTACH_XDP,
         flags: 0,
     };
-    bpf(LINK_CREATE, &link).with_context(|| format!("cannot attach XDP to {interface}"))
+    let result =
+        bpf(LINK_CREATE, &link).with_context(|| format!("cannot attach XDP to {interface}"))?;
+    descriptor(result)
+}
+
+/// Pins a program for tc, below `/sys/fs/bpf`, that makes the kernel forget the hash of a packet.
+///
+/// Across a veth a packet keeps the hash that its sender's socket drew at random, and the kernel's
+/// multipath routing takes that one if there is one, ports or not; it is even drawn anew when a
+/// packet is sent again. A packet from a wire has none, and neither has one after this program.
+///
+/// # Errors
+/// The path is taken, not on a BPF file system, or we are not root.
+pub fn pin_forget_hash(path: &Path) -> Result<()> {
+    let program = load(TYPE_SCHED_CLS, &FORGET_HASH)?;
+    let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let pin = PinAttr {
+        pathname: name.as_ptr().addr() as u64,
+        bpf_fd: program.as_raw_fd(),
+        file_flags: 0,
+    };
+    bpf(OBJ_PIN, &pin).with_context(|| format!("cannot pin {}", path.display()))?;
+    Ok(())
+}
+
+fn load(prog_type: u32, instructions: &[u64]) -> Result<OwnedFd> {
+    let license = c"GPL";
+    let load = LoadAttr {
+        prog_type,
+        insn_cnt: u32::try_from(instructions.len())?,
+        insns: instructions.as_ptr().addr() as u64,
+        license: license.as_ptr().addr() as u64,
+    };
+    let result = bpf(PROG_LOAD, &load).context("cannot load a BPF program")?;
+    descriptor(result)
 }
 
 /// The index of an interface of the calling thread's namespace.
@@ -120,11 +162,16 @@ fn interface_index(name: &str) -> Result<u32> {
     Ok(index)
 }
 
-fn bpf<T>(command: libc::c_int, attr: &T) -> Result<OwnedFd> {
-    // SAFETY: `attr` is a C structure that outlives the call, and its size is what we say; the two
+fn bpf<T>(command: libc::c_int, attr: &T) -> Result<libc::c_long> {
+    // SAFETY: `attr` is a C structure that outlives the call, and its size is what we say; the
     // commands in use read it, and what it points to, and write nothing.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     ensure!(result >= 0, io::Error::last_os_error());
+    Ok(result)
+}
+
+/// The descriptor that a command of bpf(2) has just returned.
+fn descriptor(result: libc::c_long) -> Result<OwnedFd> {
     let fd = RawFd::try_from(result).context("not a descriptor")?;
     // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
