@@ -24,6 +24,8 @@ pub struct Backend {
     pub family: Family,
     /// Its share of new flows, against the others'.
     pub weight: u16,
+    /// Whether it gets no new flows.
+    pub drained: bool,
 }
 
 /// One pool, with VIPs of both families, TCP and UDP.
@@ -45,7 +47,7 @@ impl Pool {
     pub fn web(backends: u8) -> Self {
         let backend = |web| {
             let family = if web % 2 == 0 { Family::V6 } else { Family::V4 };
-            Backend { web, family, weight: 100 }
+            Backend { web, family, weight: 100, drained: false }
         };
         let backends = (1..=backends).map(backend).collect();
         Self { name: "web".to_owned(), vip: 0, encap: Encap::Gue, backends }
@@ -136,12 +138,13 @@ fn render_pool(text: &mut String, pool: &Pool) {
         Encap::Ipip => "ipip",
     };
     let mut lines = String::new();
-    for Backend { web, family, weight } in &pool.backends {
+    for Backend { web, family, weight, drained } in &pool.backends {
         let address = addresses::web(*family, *web);
+        let state = if *drained { ", state = \"drain\"" } else { "" };
         // Writing to a string cannot fail.
         let _infallible = writeln!(
             lines,
-            "  {{ name = \"web{web}\", address = \"{address}\", weight = {weight} }},"
+            "  {{ name = \"web{web}\", address = \"{address}\", weight = {weight}{state} }},"
         );
     }
     let _infallible = write!(
