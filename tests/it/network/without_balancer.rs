@@ -1,11 +1,12 @@
 //! The lab proves itself: without a load balancer, what it counts must be what was done to it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use lb_tests::flows::ledger::Kind;
 use lb_tests::flows::{Flows, Mix, paths};
 use lb_tests::lab::addresses::{Family, balancer, web};
-use lb_tests::lab::{Lab, Plan};
+use lb_tests::lab::{Lab, Plan, probe, wait};
 
 const MIX: Mix = Mix { tcp: 40, short_per_second: 10, udp: 20 };
 
@@ -31,11 +32,50 @@ fn lab_of_plain_routers() -> Lab {
     lab
 }
 
-#[test]
-fn flows_to_one_backend_live_and_are_all_counted() {
+fn lab_of_one_web() -> Lab {
     let mut lab = Lab::new(Plan { webs: 1, balancers: 0, ..Plan::default() }).unwrap();
     lab.web(1).unwrap().start(None).unwrap();
     lab.route_to_web(1).unwrap();
+    lab
+}
+
+#[test]
+fn the_probes_reach_a_backend_also_with_small_packets_only() {
+    let lab = lab_of_one_web();
+    for mtu in [1_500, 1_300] {
+        // The second time only the router's ICMP says that packets do not fit.
+        lab.router.ip(&format!("link set dev client mtu {mtu}")).unwrap();
+        for vip in lab.vips() {
+            let answer = probe::get(&lab.client, vip, "/big").unwrap();
+            assert_eq!((&*answer.backend, answer.body_bytes), ("web1", 1_000_000));
+            assert_eq!(probe::upload(&lab.client, vip, 300_000).unwrap().backend, "web1");
+            assert_eq!(probe::echo(&lab.client, vip, "some text").unwrap(), "web1");
+            assert!(probe::ping(&lab.client, vip, b"hello").unwrap());
+            // The kernel of the backend refuses, which is not what swallowing means.
+            assert!(!probe::is_swallowed(&lab.client, vip, 81).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_dies_ends_its_flows_and_answers_again_when_it_is_back() {
+    let mut lab = lab_of_one_web();
+    let flows = Flows::start(&lab, MIX).unwrap();
+    flows.ledger().begin();
+    lab.web(1).unwrap().kill().unwrap();
+    flows.settle().unwrap();
+    let tally = flows.ledger().tally(&BTreeSet::from(["web1".to_owned()]));
+    assert!(tally.ended_with_backend >= 60 && tally.broken == 0, "{tally:?}");
+    lab.revive_web(1).unwrap();
+    wait::until("all flows are back", Duration::from_secs(20), || {
+        Ok(flows.ledger().alive().count() >= flows.long_lived())
+    })
+    .unwrap();
+}
+
+#[test]
+fn flows_to_one_backend_live_and_are_all_counted() {
+    let lab = lab_of_one_web();
     let flows = Flows::start(&lab, MIX).unwrap();
     flows.settle().unwrap();
     let ledger = flows.ledger();

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+
+use super::addresses::Family;
 
 /// `BPF_PROG_LOAD` of linux/bpf.h.
 const PROG_LOAD: libc::c_int = 5;
@@ -99,6 +102,21 @@ pub fn is_root() -> bool {
     euid == 0
 }
 
+/// A socket for echo requests: what is sent is the ICMP message, what comes is the answer to it.
+///
+/// # Errors
+/// The kernel refuses (`ping_group_range` of the namespace).
+pub fn ping_socket(family: Family) -> Result<UdpSocket> {
+    let (domain, protocol) = match family {
+        Family::V4 => (libc::AF_INET, libc::IPPROTO_ICMP),
+        Family::V6 => (libc::AF_INET6, libc::IPPROTO_ICMPV6),
+    };
+    // SAFETY: socket takes three integers and touches no memory.
+    let result = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) };
+    ensure!(result >= 0, "cannot make a socket for pings: {}", io::Error::last_os_error());
+    Ok(descriptor(result.into())?.into())
+}
+
 /// Attaches a program that passes every packet to an interface of the calling thread's namespace,
 /// for as long as the returned descriptor lives.
 ///
@@ -170,7 +188,7 @@ fn bpf<T>(command: libc::c_int, attr: &T) -> Result<libc::c_long> {
     Ok(result)
 }
 
-/// The descriptor that a command of bpf(2) has just returned.
+/// The descriptor that a system call has just returned.
 fn descriptor(result: libc::c_long) -> Result<OwnedFd> {
     let fd = RawFd::try_from(result).context("not a descriptor")?;
     // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod kernel;
 pub mod namespace;
 pub mod owner;
+pub mod probe;
 pub mod programs;
 pub mod wait;
 pub mod web;
@@ -46,6 +47,8 @@ pub struct Plan {
     /// MTU between router, load balancers and backends; the client's side has 1,500. The default,
     /// 1,700, has room for the outer headers.
     pub lan_mtu: u16,
+    /// What the agents take for the MTU of the tunnel; else `lan_mtu`.
+    pub tunnel_mtu: Option<u16>,
     /// How many backends there are (1..=9).
     pub webs: u8,
     /// How many load balancers there are (1..=9).
@@ -61,6 +64,7 @@ impl Default for Plan {
         Self {
             prefix: "lbtest",
             lan_mtu: 1_700,
+            tunnel_mtu: None,
             webs: 4,
             balancers: 2,
             pools: vec![Pool::web(4)],
@@ -133,7 +137,7 @@ impl Lab {
         let mut lab = Self::new(plan)?;
         let agent = lab.agent()?;
         for web in lab.webs.values_mut() {
-            web.start(Some(&agent))?;
+            web.start(Some(agent.clone()))?;
         }
         let numbers: Vec<u8> = lab.balancers.keys().copied().collect();
         for balancer in lab.balancers.values_mut() {
@@ -170,7 +174,7 @@ impl Lab {
         Ok(AgentPlan {
             program: programs::find("lb-agent")?,
             mode: self.plan.agent_mode,
-            tunnel_mtu: self.plan.lan_mtu,
+            tunnel_mtu: self.plan.tunnel_mtu.unwrap_or(self.plan.lan_mtu),
         })
     }
 
@@ -258,11 +262,10 @@ impl Lab {
     /// # Errors
     /// Something does not start.
     pub fn revive_web(&mut self, number: u8) -> Result<()> {
-        let agent = self.agent()?;
         let namespace = self.web(number)?.namespace().clone();
         namespace.ip("link set eth0 up")?;
         self.configure_host(&namespace, 20 + number)?;
-        self.web(number)?.start(Some(&agent))
+        self.web(number)?.start_again()
     }
 
     /// Routes every VIP over these load balancers, equally (ECMP).
@@ -357,6 +360,7 @@ fn set_up_client(router: &Namespace, client: &Namespace) -> Result<()> {
     forget_hashes(router, "client")?;
     client.set(&[
         ("ipv6/ip_nonlocal_bind", "1"),
+        ("ipv4/ping_group_range", "0 0"),
         // More flows than the default range of ports has room for, from few addresses.
         ("ipv4/ip_local_port_range", "10000 65000"),
     ])?;

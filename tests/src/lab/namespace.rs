@@ -33,6 +33,9 @@ impl Namespace {
             // An address on `lo` is nobody's business on the wire.
             ("ipv4/conf/all/arp_ignore", "1"),
             ("ipv4/conf/all/arp_announce", "2"),
+            // Neighbours are told of a new address of the link layer.
+            ("ipv4/conf/default/arp_notify", "1"),
+            ("ipv6/conf/default/ndisc_notify", "1"),
             // No second of waiting for duplicates before an IPv6 address can be used.
             ("ipv6/conf/all/accept_dad", "0"),
             ("ipv6/conf/default/accept_dad", "0"),

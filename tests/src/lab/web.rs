@@ -41,6 +41,7 @@ pub struct Web {
     namespace: Namespace,
     directory: PathBuf,
     vips: Vec<IpAddr>,
+    plan: Option<AgentPlan>,
     agent: Option<Process>,
     nginx: Option<Process>,
     echo: Option<Echo>,
@@ -66,6 +67,7 @@ impl Web {
             namespace,
             directory,
             vips: vips.to_vec(),
+            plan: None,
             agent: None,
             nginx: None,
             echo: None,
@@ -83,9 +85,18 @@ impl Web {
     ///
     /// # Errors
     /// One of them does not start.
-    pub fn start(&mut self, agent: Option<&AgentPlan>) -> Result<()> {
-        if let Some(plan) = agent {
-            self.start_agent(plan)?;
+    pub fn start(&mut self, agent: Option<AgentPlan>) -> Result<()> {
+        self.plan = agent;
+        self.start_again()
+    }
+
+    /// Starts what ran before [`kill`](Self::kill).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_again(&mut self) -> Result<()> {
+        if let Some(plan) = self.plan.clone() {
+            self.start_agent(&plan)?;
         }
         let mut nginx = self.namespace.command(NGINX);
         nginx.arg("-p").arg(&self.directory).args(["-c", "nginx.conf", "-e", "stderr"]);
