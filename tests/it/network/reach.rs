@@ -3,6 +3,7 @@
 use lb_tests::flows::{Flows, Mix};
 use lb_tests::lab::addresses::{Family, HTTP_PORT};
 use lb_tests::lab::config::{Backend, Encap, Pool};
+use lb_tests::lab::web::AgentPlan;
 use lb_tests::lab::{Lab, Plan, probe};
 
 use super::{assert_all_live, small};
@@ -97,4 +98,43 @@ fn uploads_fit_mtu_1500_because_the_agent_clamps_the_mss() {
 fn uploads_fit_mtu_1500_because_too_big_is_answered() {
     // The agents think the tunnel is wide, and clamp nothing.
     check_small_mtu(Some(1_700));
+}
+
+/// A link of its own between lb1 and web1, and lb1's routes to web1 over it.
+fn link_first_web_directly(lab: &Lab) {
+    let (lb, web) = (lab.balancers[&1].namespace(), lab.webs[&1].namespace());
+    lb.ip(&format!(
+        "link add dev eth1 mtu 1700 type veth peer name eth1 mtu 1700 netns {}\n\
+         link set eth1 up\n\
+         address add 198.19.1.1/30 dev eth1\n\
+         address add 2001:db8:9::1/64 dev eth1 nodad\n",
+        web.name(),
+    ))
+    .unwrap();
+    web.ip("link set eth1 up\n\
+         address add 198.19.1.2/30 dev eth1\n\
+         address add 2001:db8:9::2/64 dev eth1 nodad\n")
+        .unwrap();
+    lb.ip("route add 192.0.2.21/32 via 198.19.1.2\nroute add 2001:db8:1::21 via 2001:db8:9::2")
+        .unwrap();
+}
+
+#[test]
+fn a_backend_behind_another_interface_is_reached_too() {
+    let mut lab = Lab::new(small(Pool::web(2))).unwrap();
+    link_first_web_directly(&lab);
+    let agent = lab.agent().unwrap();
+    lab.web(1).unwrap().start(Some(AgentPlan { interface: "eth1", ..agent.clone() })).unwrap();
+    lab.web(2).unwrap().start(Some(agent)).unwrap();
+    let pools = lab.plan.pools.clone();
+    lab.balancer(1).unwrap().configure(&pools).unwrap();
+    lab.balancer(1).unwrap().start().unwrap();
+    lab.route_to_balancers(&[1]).unwrap();
+    let before = lab.webs[&1].namespace().received("eth1").unwrap();
+    let flows = Flows::start(&lab, Mix::SMALL).unwrap();
+    assert_all_live(&flows);
+    let answered = |web| flows.ledger().flows().any(|flow| flow.backend == web);
+    assert!(answered("web1") && answered("web2"));
+    // Probes alone would be fewer.
+    assert!(lab.webs[&1].namespace().received("eth1").unwrap() > before + 20);
 }

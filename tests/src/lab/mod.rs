@@ -173,6 +173,7 @@ impl Lab {
     pub fn agent(&self) -> Result<AgentPlan> {
         Ok(AgentPlan {
             program: programs::find("lb-agent")?,
+            interface: "eth0",
             mode: self.plan.agent_mode,
             tunnel_mtu: self.plan.tunnel_mtu.unwrap_or(self.plan.lan_mtu),
         })

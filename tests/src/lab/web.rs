@@ -28,6 +28,8 @@ const BIG_BYTES: usize = 1_000_000;
 pub struct AgentPlan {
     /// The program.
     pub program: PathBuf,
+    /// Where packets from the load balancers come in.
+    pub interface: &'static str,
     /// `auto`, `xdp`, `xdp-generic` or `tc`.
     pub mode: &'static str,
     /// Largest packet between load balancer and backend, with the outer headers.
@@ -117,7 +119,7 @@ impl Web {
 
     fn start_agent(&mut self, plan: &AgentPlan) -> Result<()> {
         let mut agent = self.namespace.command(&plan.program);
-        agent.args(["--interface", "eth0", "--mode", plan.mode, "--tunnel-mtu"]);
+        agent.args(["--interface", plan.interface, "--mode", plan.mode, "--tunnel-mtu"]);
         agent.arg(plan.tunnel_mtu.to_string());
         for vip in &self.vips {
             agent.arg("--vip").arg(vip.to_string());
@@ -126,17 +128,17 @@ impl Web {
         let mut agent = Process::start(&format!("agent of {}", self.name), &mut agent, &log)?;
         wait::until(&format!("the agent of {} is attached", self.name), READY_DEADLINE, || {
             agent.check_alive()?;
-            let link = self.namespace.ip("link show dev eth0")?;
+            let link = self.namespace.ip(&format!("link show dev {}", plan.interface))?;
             // `xdp`, `xdpgeneric`, or a filter of tc.
-            Ok(link.contains("xdp") || self.has_filter()?)
+            Ok(link.contains("xdp") || self.has_filter(plan.interface)?)
         })?;
         self.agent = Some(agent);
         Ok(())
     }
 
-    fn has_filter(&self) -> Result<bool> {
+    fn has_filter(&self, interface: &str) -> Result<bool> {
         let mut tc = Command::new("tc");
-        tc.args(["-netns", self.namespace.name(), "filter", "show", "dev", "eth0", "ingress"]);
+        tc.args(["-netns", self.namespace.name(), "filter", "show", "dev", interface, "ingress"]);
         Ok(command::run(&mut tc)?.contains("bpf"))
     }
 
