@@ -78,7 +78,8 @@ fn a_bad_configuration_is_refused_whole_and_the_old_one_stays() {
 fn trace_names_the_backend_that_answers() {
     let lab = Lab::running(small(Pool::web(3))).unwrap();
     let flows = Flows::start(&lab, Mix { short_per_second: 0, ..Mix::SMALL }).unwrap();
-    for (_, flow) in flows.ledger().alive() {
+    let alive: Vec<_> = flows.ledger().alive().map(|(_, flow)| flow.clone()).collect();
+    for flow in alive {
         let protocol = if flow.kind == Kind::Udp { "udp" } else { "tcp" };
         let family = if flow.key.vip.is_ipv4() { 4 } else { 6 };
         let vip = format!("web-{protocol}{family}");

@@ -251,9 +251,16 @@ impl Balancer {
         self.namespace.ip("link set eth0 down")?;
         self.kill_lbd()?;
         super::namespace::remove(self.namespace.name())?;
-        match fs::remove_dir_all(self.pins()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+        for path in [self.pins(), self.socket()] {
+            let result =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            match result {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 }

@@ -232,8 +232,10 @@ impl Lab {
     fn add_host(&mut self, name: &str, host: u8) -> Result<Namespace> {
         let namespace = Namespace::create(&format!("{}-{name}", self.owner.name()))?;
         let mtu = self.plan.lan_mtu;
+        // A host that comes back has the address it had: neighbours remember it.
         self.router.ip(&format!(
-            "link add dev {name} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}\n\
+            "link add dev {name} mtu {mtu} type veth \
+             peer name eth0 mtu {mtu} address 02:00:00:00:00:{host:02} netns {}\n\
              link set dev {name} master br0 up\n",
             namespace.name(),
         ))?;
