@@ -54,7 +54,9 @@ fn a_dead_backend_takes_only_its_own_flows_and_gets_new_ones_when_it_returns() {
         Ok(flows.ledger().flows().any(|flow| flow.backend == "web2"))
     })
     .unwrap();
-    assert_all_live(&flows);
+    // Connections that were begun before the death was known may still be waiting.
+    let back = tally(&flows, &[]);
+    assert_eq!((back.ended_with_backend, back.broken), (0, 0), "{:?}", back.reasons);
 }
 
 #[test]
