@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use super::command::{self, Process};
+use super::command::{self, Process, Readiness};
 use super::config::{self, Node, Pool};
 use super::namespace::Namespace;
 use super::owner::BPF_FILESYSTEM;
@@ -161,21 +161,19 @@ impl Balancer {
         Ok(lbd)
     }
 
-    /// Starts lbd and returns when it answers, every backend that is not drained is up, and no
+    /// Starts lbd and returns when it says that it is ready, every backend that is not drained is up, and no
     /// change is on its way.
     ///
     /// # Errors
-    /// It ends, or is not ready within half a minute.
+    /// It ends, or is not as far within half a minute for each.
     pub fn start(&mut self) -> Result<()> {
-        let mut lbd = Process::start(
-            &format!("lbd of {}", self.name),
-            &mut self.lbd_command()?,
-            &self.log(),
-        )?;
-        wait::until(&format!("{} is ready", self.name), READY_DEADLINE, || {
+        let mut command = self.lbd_command()?;
+        let ready = Readiness::of(&mut command, self.directory.join("notify"))?;
+        let mut lbd = Process::start(&format!("lbd of {}", self.name), &mut command, &self.log())?;
+        ready.wait(&mut lbd, READY_DEADLINE)?;
+        wait::until(&format!("{} is steady and all is up", self.name), READY_DEADLINE, || {
             lbd.check_alive()?;
-            // Refused until it listens.
-            let Ok(status) = self.status() else { return Ok(false) };
+            let status = self.status()?;
             Ok(status.health == "ok" && status.is_steady())
         })?;
         self.lbd = Some(lbd);

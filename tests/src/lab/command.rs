@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use super::{kernel, wait};
 
 /// How much of a program's log an error shows.
 const LOG_TAIL_BYTES: usize = 2_000;
+/// Longer than any notification.
+const NOTIFICATION_BYTES: usize = 4_096;
 /// How long a program may take to end after SIGTERM.
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -134,6 +137,50 @@ impl Drop for Process {
         // Nothing is left to do when it is gone already.
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// The service manager's end of sd_notify(3), for one program.
+#[derive(Debug)]
+pub struct Readiness {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Readiness {
+    /// Listens at `path` for what `command` will say of itself.
+    ///
+    /// # Errors
+    /// There can be no socket, for example as the path is too long for one.
+    pub fn of(command: &mut Command, path: PathBuf) -> Result<Self> {
+        // Of a program that was killed.
+        drop(std::fs::remove_file(&path));
+        let socket = UnixDatagram::bind(&path)
+            .with_context(|| format!("cannot listen at {}", path.display()))?;
+        socket.set_nonblocking(true)?;
+        command.env("NOTIFY_SOCKET", &path);
+        Ok(Self { socket, path })
+    }
+
+    /// Waits until the program says that it is ready.
+    ///
+    /// # Errors
+    /// It ends, or says nothing within `deadline`.
+    pub fn wait(&self, process: &mut Process, deadline: Duration) -> Result<()> {
+        let mut buffer = [0; NOTIFICATION_BYTES];
+        wait::until(&format!("{} is ready", process.name), deadline, || {
+            process.check_alive()?;
+            let Ok(length) = self.socket.recv(&mut buffer) else { return Ok(false) };
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            Ok(text.lines().any(|line| line == "READY=1"))
+        })
+        .with_context(|| tail(&process.log))
+    }
+}
+
+impl Drop for Readiness {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
 use super::addresses::{ECHO_PORT, HTTP_PORT};
-use super::command::{self, Process};
+use super::command::{Process, Readiness};
 use super::namespace::Namespace;
 use super::{kernel, wait};
 
@@ -124,22 +123,12 @@ impl Web {
         for vip in &self.vips {
             agent.arg("--vip").arg(vip.to_string());
         }
+        let ready = Readiness::of(&mut agent, self.directory.join("notify"))?;
         let log = self.directory.join("agent.log");
         let mut agent = Process::start(&format!("agent of {}", self.name), &mut agent, &log)?;
-        wait::until(&format!("the agent of {} is attached", self.name), READY_DEADLINE, || {
-            agent.check_alive()?;
-            let link = self.namespace.ip(&format!("link show dev {}", plan.interface))?;
-            // `xdp`, `xdpgeneric`, or a filter of tc.
-            Ok(link.contains("xdp") || self.has_filter(plan.interface)?)
-        })?;
+        ready.wait(&mut agent, READY_DEADLINE)?;
         self.agent = Some(agent);
         Ok(())
-    }
-
-    fn has_filter(&self, interface: &str) -> Result<bool> {
-        let mut tc = Command::new("tc");
-        tc.args(["-netns", self.namespace.name(), "filter", "show", "dev", interface, "ingress"]);
-        Ok(command::run(&mut tc)?.contains("bpf"))
     }
 
     /// Kills the agent only, as by `kill -9`.
