@@ -85,12 +85,6 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
-    /// Its process id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Fails, with the end of its log, when the program has ended by itself.
     ///
     /// # Errors
