@@ -9,6 +9,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod agent;
 pub mod backend;
 pub mod checksum;
 pub mod control;
@@ -66,6 +67,7 @@ pub mod map_name {
 #[cfg(feature = "user")]
 mod pod {
     use crate::{
+        agent,
         backend::Backend,
         verdict::{Counter, DropSample, VipCounters},
     };
@@ -78,4 +80,6 @@ mod pod {
     unsafe impl aya::Pod for VipCounters {}
     // SAFETY: repr(C), integers and byte arrays only, no padding (asserted beside the type).
     unsafe impl aya::Pod for DropSample {}
+    // SAFETY: repr(C), integers and byte arrays only, no padding (asserted beside the type).
+    unsafe impl aya::Pod for agent::Settings {}
 }
