@@ -434,6 +434,8 @@ mod simulation {
                 if was_all_down && !self.live.all_down {
                     let tracker = &self.tracker;
                     self.entries.retain(|_, entry| !tracker.is_released(entry.owner));
+                    // Used while all were down, then dead again by a verdict not yet taken back.
+                    self.flows.retain(|_, flow| !tracker.is_released(flow.backend));
                 }
                 self.outcome.all_down += u32::from(self.live.all_down);
                 if self.scenario.fault == Fault::NoExceptions {
