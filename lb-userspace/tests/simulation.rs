@@ -325,7 +325,12 @@ mod simulation {
                 silence_ms: if talkative { 5_000 } else { SILENCE_MAX_MS },
                 says_goodbye: self.random.chance(50),
                 established: false,
-                repeats: self.random.chance(20),
+                // Rare in nature; a control needs them often.
+                repeats: self.random.chance(if self.scenario.fault == Fault::None {
+                    20
+                } else {
+                    80
+                }),
             };
             self.flows.insert(id, flow);
             if flow.repeats {
