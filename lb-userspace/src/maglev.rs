@@ -59,9 +59,9 @@ const IDENTITY_KEY: (u64, u64) =
 /// with few slots for each member.
 const STEP_MAX: f64 = 0.5;
 
-/// Turns of a walker in a round, on average when all begin, where weights differ. Fewer move a little
-/// less (0.27 instead of 0.32 % beyond the minimum), but the branches at their ends take twice the
-/// time.
+/// Turns of a walker in a round, on average when all begin, where weights differ. Fewer move a
+/// little less (0.27 instead of 0.32 % beyond the minimum), but the branches at their ends take
+/// twice the time.
 const ROUND_TURNS: f64 = 4.0;
 
 /// From this many (free slot, hungry backend) pairs on, sorting them beats further rounds.

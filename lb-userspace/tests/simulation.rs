@@ -569,7 +569,8 @@ mod simulation {
             Fault::SynReowns,
             Fault::MissNotEntered,
         ] {
-            let scenario = Scenario { fault, change_every_ms: 12_000, ..CALM };
+            let change_every_ms = if fault == Fault::NoPrepare { 4_000 } else { 12_000 };
+            let scenario = Scenario { fault, change_every_ms, ..CALM };
             let broken: u32 = run(scenario, 0..2).iter().map(|outcome| outcome.broken).sum();
             println!("{fault:?}: {broken} broken");
             assert!(broken > 0, "{fault:?} breaks nothing, so the simulation sees nothing");
