@@ -45,10 +45,7 @@ fn main() -> Result<()> {
         .env_remove("RUSTC")
         .status()
         .context("cannot run cargo for lb-ebpf")?;
-    ensure!(
-        status.success(),
-        "building lb-ebpf failed; `cargo xtask setup` installs what it needs"
-    );
+    ensure!(status.success(), "building lb-ebpf failed; `cargo xtask setup` installs what it needs");
     for program in ["balancer", "agent"] {
         fs::copy(target_dir.join(TARGET).join("release").join(program), out.join(program))?;
     }
