@@ -1,3 +1,6 @@
 //! The control plane of the load balancer; the binaries `lbd`, `lbctl` and `lb-agent` are thin.
 
 pub mod dataplane;
+pub mod config;
+pub mod desired;
+pub mod primes;

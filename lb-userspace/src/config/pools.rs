@@ -1,0 +1,234 @@
+//! The part of `validate` that looks at pools and their backends.
+//!
+//! Pure like the rest of it. What it must guard most is arithmetic: a table that is too small for
+//! its weights shares the load otherwise than the file says.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::diagnostic::{At, Finding, Id};
+use super::fields::Item;
+use super::raw::{Backend, Pool, Raw};
+use super::validate::{
+    OwnAddresses, check_known, check_size, check_unique, check_usable, probe_port,
+};
+use super::values::{grouped, literal};
+use crate::desired::{BackendState, Family, format_duration};
+use crate::primes;
+
+/// The smallest share that is not warned about: a share is whole slots, so one of 100 slots is
+/// met to 1 %, and half of it to 2 %.
+const MIN_SHARE_SLOTS: u64 = 100;
+
+/// A handshake must not straddle a change: its SYN is sent again after 1 s and after 3 s in all
+/// (RFC 6298, section 2), and may meet another load balancer each time.
+const MIN_PREPARE: Duration = Duration::from_secs(3);
+
+/// A shorter window leaves pauses in flows to the second chance alone.
+const SHORT_WINDOW: Duration = Duration::from_secs(60);
+
+pub(super) fn check_pools(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Finding>) {
+    let mut names: BTreeMap<&str, At> = BTreeMap::new();
+    for pool in &raw.pools {
+        if let Some(name) = &pool.name {
+            check_unique("two pools", name, &mut names, findings);
+        }
+        let name = pool.name.as_ref().map_or("this pool", |name| name.value.as_str());
+        check_use(raw, pool, name, findings);
+        check_times(pool, name, findings);
+        if let Some(size) = &pool.maglev_size {
+            check_size(size, &format!("of pool `{name}`"), findings);
+        }
+        let Some(backends) = &pool.backends else { continue };
+        check_backends(raw, &backends.value, name, own, findings);
+        check_shares(raw, pool, backends, name, findings);
+    }
+}
+
+fn check_use(raw: &Raw, pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
+    let named = || raw.vips.iter().filter_map(|vip| vip.pool.as_ref());
+    let known = |named: &Item<String>| {
+        raw.pools.iter().filter_map(|pool| pool.name.as_ref()).any(|n| n.value == named.value)
+    };
+    if let Some(own) = &pool.name {
+        // A VIP that names an unknown pool probably means this one.
+        let used = named().any(|named| named.value == own.value);
+        if !used && named().all(known) {
+            let title = format!("no VIP uses pool `{name}`");
+            findings.push(Finding::new(Id::UnusedPool, title, own.at, ""));
+        }
+    }
+    let Some(health) = &pool.health else { return };
+    let known: Vec<_> = raw.healths.iter().map(|health| &health.name).collect();
+    let title = format!("pool `{name}` names a health check that does not exist");
+    check_known(Id::UnknownHealth, title, "health check", health, &known, findings);
+    let check = raw.healths.iter().find(|check| check.name.value == health.value);
+    if check.is_some_and(|check| check.port.is_none()) && probe_port(raw, name).is_none() {
+        let title = format!("nothing says at which port to probe the backends of pool `{name}`");
+        let finding = Finding::new(Id::HealthWithoutPort, title, health.at, "")
+            .help(format!("set `port` in `[health.{}]`", health.value))
+            .help("without it the lowest port of the pool's VIPs is probed, and it has none");
+        findings.push(finding);
+    }
+}
+
+fn check_times(pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
+    if let Some(prepare) = pool.prepare.as_ref().filter(|prepare| prepare.value < MIN_PREPARE) {
+        let title = format!("`prepare` of pool `{name}` is too short");
+        let least = format_duration(MIN_PREPARE);
+        let finding = Finding::new(Id::PrepareTooShort, title, prepare.at, "")
+            .help(format!("at least {least}, so that no handshake straddles a change"));
+        findings.push(finding);
+    }
+    if let Some(window) = pool.window.as_ref().filter(|window| window.value < SHORT_WINDOW) {
+        let title = format!("`window` of pool `{name}` is short");
+        let finding = Finding::new(Id::WindowShort, title, window.at, "").help(format!(
+            "flows that pause for longer keep their backend only if it runs the agent and `encap` \
+             is \"gue\"; {} or more is safer",
+            format_duration(SHORT_WINDOW)
+        ));
+        findings.push(finding);
+    }
+}
+
+fn check_backends(
+    raw: &Raw,
+    backends: &[Backend],
+    pool: &str,
+    own: &OwnAddresses,
+    findings: &mut Vec<Finding>,
+) {
+    let mut names: BTreeMap<&str, At> = BTreeMap::new();
+    let mut addresses: BTreeMap<IpAddr, (At, &str)> = BTreeMap::new();
+    for backend in backends {
+        let name = backend.name.as_ref().map_or("this backend", |name| name.value.as_str());
+        if let Some(name) = &backend.name {
+            check_unique(&format!("two backends of pool `{pool}`"), name, &mut names, findings);
+        }
+        let Some(address) = &backend.address else { continue };
+        check_address(raw, address, &format!("backend `{pool}/{name}`"), own, findings);
+        let Some((first, other)) = addresses.get(&address.value) else {
+            addresses.insert(address.value, (address.at, name));
+            continue;
+        };
+        let title = format!("two backends of pool `{pool}` share one address");
+        let label = format!("same address as `{other}`");
+        let finding = Finding::new(Id::DuplicateBackend, title, address.at, label)
+            .beside(*first, "first used here")
+            .help("give each backend its own address; use `weight` to send more to one");
+        findings.push(finding);
+    }
+}
+
+fn check_address(
+    raw: &Raw,
+    address: &Item<IpAddr>,
+    whose: &str,
+    own: &OwnAddresses,
+    findings: &mut Vec<Finding>,
+) {
+    check_usable(address.value, address.at, whose, findings);
+    if let Some(node) = own.node.get(&address.value) {
+        let title = format!("{whose} has the node's own address");
+        let finding = Finding::new(Id::AddressIsNode, title, address.at, "")
+            .beside(*node, "the node's address")
+            .help("a load balancer cannot be its own backend");
+        findings.push(finding);
+    }
+    if let Some(vip) = own.vips.get(&address.value) {
+        let title = format!("{whose} has the address of a VIP");
+        let finding = Finding::new(Id::BackendIsVip, title, address.at, "")
+            .beside(*vip, "the VIP")
+            .help("the tunnel would lead back to the load balancer: use the machine's own address");
+        findings.push(finding);
+    }
+    let Some(node) = &raw.node else { return };
+    let family = Family::of(address.value);
+    let (missing, key) = match family {
+        Family::V4 => (node.address.is_none() && node.address6.is_some(), "address"),
+        Family::V6 => (node.address6.is_none() && node.address.is_some(), "address6"),
+    };
+    if missing {
+        let title = format!("no tunnel can lead to {whose}: the node has no {family} address");
+        let finding = Finding::new(Id::NoOuterAddress, title, address.at, format!("is {family}"));
+        findings.push(finding.help(format!("set `{key}` in `[node]`")));
+    }
+}
+
+/// What each backend gets of the table, and whether that is what the weights say.
+fn check_shares(
+    raw: &Raw,
+    pool: &Pool,
+    backends: &Item<Vec<Backend>>,
+    name: &str,
+    findings: &mut Vec<Finding>,
+) {
+    if backends.value.is_empty() {
+        let title = format!("pool `{name}` has no backends");
+        let finding = Finding::new(Id::EmptyPool, title, backends.at, "");
+        return findings.push(finding.help("its VIPs drop every packet as `no_backend`"));
+    }
+    let count = backends.value.len();
+    let min_up = pool.min_up.as_ref();
+    if let Some(min_up) = min_up.filter(|min| usize::try_from(min.value).is_ok_and(|m| m > count)) {
+        let title = format!("pool `{name}` has fewer backends than its `min_up`");
+        let label = format!("backends: {count}");
+        findings.push(Finding::new(Id::MinUpUnreachable, title, min_up.at, label));
+    }
+    let takes_flows = |backend: &Backend| {
+        let up = backend.state.as_ref().is_none_or(|state| state.value == BackendState::Up);
+        up && backend.weight.as_ref().is_none_or(|weight| weight.value > 0)
+    };
+    if !backends.value.iter().any(takes_flows) {
+        let title = format!("no backend of pool `{name}` takes new flows");
+        let at = pool.name.as_ref().map_or(pool.at, |name| name.at);
+        let finding = Finding::new(Id::NoShare, title, at, "all drain or have weight 0");
+        findings.push(finding.help("its VIPs drop what would be a new flow as `no_backend`"));
+    }
+    let size = pool.maglev_size.as_ref();
+    let size = size.or(raw.dataplane.as_ref().and_then(|dataplane| dataplane.maglev_size.as_ref()));
+    if let Some(size) = size.filter(|size| primes::is_allowed(size.value)) {
+        check_smallest_share(size, &backends.value, name, findings);
+    }
+}
+
+/// Warns if the backend with the smallest weight gets so few slots that rounding shows. Drained
+/// backends count, for they may come back.
+fn check_smallest_share(
+    size: &Item<u32>,
+    backends: &[Backend],
+    pool: &str,
+    findings: &mut Vec<Finding>,
+) {
+    let weight = |backend: &Backend| backend.weight.as_ref().map_or(0, |w| u64::from(w.value));
+    let total: u64 = backends.iter().map(weight).sum();
+    let smallest = backends.iter().filter(|backend| weight(backend) > 0).min_by_key(|b| weight(b));
+    let Some(smallest) = smallest else { return };
+    let slots = u64::from(size.value) * weight(smallest) / total;
+    if slots >= MIN_SHARE_SLOTS {
+        return;
+    }
+    let needed = (MIN_SHARE_SLOTS * total).div_ceil(weight(smallest));
+    let title = format!("pool `{pool}` has too few slots for its weights");
+    let name = smallest.name.as_ref().map_or("this", |name| name.value.as_str());
+    let of = grouped(size.value);
+    let label = match slots {
+        0 => format!("`{name}` would get none or one of {of} slots"),
+        _ => format!("`{name}` would get {} of {of} slots", grouped(slots)),
+    };
+    let at = smallest.weight.as_ref().filter(|weight| weight.given).map(|weight| weight.at);
+    let finding = Finding::new(Id::MaglevTooSmall, title, at.unwrap_or(smallest.at), label);
+    let finding = match size.given {
+        true => finding.beside(size.at, "`maglev_size`"),
+        false => finding,
+    };
+    findings.push(match primes::at_least(needed) {
+        Some(prime) => finding.help(format!(
+            "set `maglev_size = {}`: then each backend gets {MIN_SHARE_SLOTS} slots or more, and \
+             its share is exact to 1 %",
+            literal(prime)
+        )),
+        None => finding.help("no size is large enough; use weights closer to each other"),
+    });
+}
