@@ -4,3 +4,4 @@ pub mod dataplane;
 pub mod config;
 pub mod desired;
 pub mod primes;
+pub mod host;
