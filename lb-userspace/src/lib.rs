@@ -5,3 +5,4 @@ pub mod config;
 pub mod desired;
 pub mod primes;
 pub mod host;
+pub mod health;
