@@ -6,3 +6,5 @@ pub mod desired;
 pub mod primes;
 pub mod host;
 pub mod health;
+pub mod maglev;
+pub mod tracking;
