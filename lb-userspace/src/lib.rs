@@ -8,3 +8,5 @@ pub mod host;
 pub mod health;
 pub mod maglev;
 pub mod tracking;
+pub mod api;
+pub mod cli;
