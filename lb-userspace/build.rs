@@ -11,6 +11,7 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, ensure};
 
 const TARGET: &str = "bpfel-unknown-none";
+const PROGRAMS: [&str; 3] = ["balancer", "agent", "bench"];
 const RUSTFLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
@@ -22,7 +23,7 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=LB_SKIP_EBPF");
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     if env::var_os("LB_SKIP_EBPF").is_some() {
-        for program in ["balancer", "agent"] {
+        for program in PROGRAMS {
             fs::write(out.join(program), [])?;
         }
         return Ok(());
@@ -49,7 +50,7 @@ fn main() -> Result<()> {
         status.success(),
         "building lb-ebpf failed; `cargo xtask setup` installs what it needs"
     );
-    for program in ["balancer", "agent"] {
+    for program in PROGRAMS {
         fs::copy(target_dir.join(TARGET).join("release").join(program), out.join(program))?;
     }
     Ok(())

@@ -39,6 +39,15 @@ impl Address {
         [a, b, c, d]
     }
 
+    /// The inverse of [`Address::words`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = words[0].to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = words[1].to_ne_bytes();
+        Self([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+
     /// The two halves as they lie in memory (native loads of network-order bytes).
     #[inline(always)]
     #[must_use]

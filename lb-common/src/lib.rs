@@ -59,6 +59,8 @@ pub mod map_name {
     pub const BACKEND_COUNTERS: &str = "LB_BACKEND_COUNTERS";
     /// Ring buffer of sampled drops.
     pub const DROPS: &str = "LB_DROPS";
+    /// What a CPU may still do in a tick; the program's own.
+    pub const BUDGETS: &str = "LB_BUDGETS";
     /// lbd's own state, for its restart.
     pub const JOURNAL: &str = "LB_JOURNAL";
 }

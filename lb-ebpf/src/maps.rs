@@ -31,6 +31,8 @@ static LB_VIP_COUNTERS: PerCpuArray<VipCounters> = PerCpuArray::with_max_entries
 #[map]
 static LB_BACKEND_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+static LB_JOURNAL: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
 static LB_BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub(crate) static LB_DROPS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
@@ -69,8 +71,24 @@ pub(crate) fn icmp_allowed() -> bool {
 }
 
 /// May one more drop be sampled in this tick?
-pub(crate) fn sample_allowed(limit: u16, tick: u16) -> bool {
-    budget(BUDGET_SAMPLES, limit, tick)
+pub(crate) fn sample_allowed() -> bool {
+    let Some(control) = LB_CONTROL.get(0) else { return false };
+    let settings = &control.settings;
+    // SAFETY: no arguments, no effects.
+    let jiffies = unsafe { bpf_jiffies64() };
+    budget(BUDGET_SAMPLES, settings.samples_per_tick, tick(jiffies, settings.tick_shift))
+}
+
+/// The tick now.
+pub(crate) fn now() -> u16 {
+    let Some(control) = LB_CONTROL.get(0) else { return 0 };
+    // SAFETY: no arguments, no effects.
+    tick(unsafe { bpf_jiffies64() }, control.settings.tick_shift)
+}
+
+/// User space only; a map that no program names would not be made.
+pub(crate) fn journal_exists() -> bool {
+    LB_JOURNAL.get(0).is_some()
 }
 
 /// The maps, for one packet.
@@ -167,6 +185,12 @@ pub extern "C" fn lb_tracked(hash: u64, ask: u64) -> u32 {
     // The ingress interface plays no part in tracking.
     let (owner, path) = tracked(&Maps { ingress: 0 }, control, ask);
     owner.0 as u32 | (path as u32) << 16
+}
+
+/// Some backend, for the bench's floor.
+#[allow(dead_code, reason = "only the bench's object uses it")]
+pub(crate) fn first_backend() -> Option<&'static Backend> {
+    LB_BACKENDS.get(1)
 }
 
 /// Counts a packet under its VIP and outcome.

@@ -2,6 +2,7 @@
 
 pub mod dataplane;
 pub mod config;
+pub mod dataplane;
 pub mod desired;
 pub mod primes;
 pub mod host;

@@ -102,7 +102,7 @@ ids! {
     Error WrongType = "wrong-type", "A number where a text belongs, or the like.";
     Error OutOfRange = "out-of-range", "A number or duration is too small or too large.";
     Error BadDuration = "bad-duration", "A duration is not a whole number with a unit.";
-    Error UnknownWord = "unknown-word", "The key takes one of a few words, and this is none of them.";
+    Error UnknownWord = "unknown-word", "The key takes one of a few words, and not this one.";
     Error BadName = "bad-name", "A name is empty, too long or has characters a name must not have.";
     Error BadAddress = "bad-address", "A text is no IP address, or one of the other family.";
     Error UnusableAddress = "unusable-address",
@@ -124,7 +124,8 @@ ids! {
     Error UnknownHealth = "unknown-health", "A pool names a health check that does not exist.";
     Error BackendIsVip = "backend-is-vip",
         "A backend's address is a VIP: its tunnel would come back to the load balancer.";
-    Error AddressIsNode = "address-is-node", "A VIP or backend has the load balancer's own address.";
+    Error AddressIsNode = "address-is-node",
+        "A VIP or backend has the load balancer's own address.";
     Error OverLimit = "over-limit", "More of something than there is room for.";
     Error TimeoutOverInterval = "timeout-over-interval",
         "A probe may last longer than the time to the next one.";
@@ -390,6 +391,8 @@ fn window(text: &str, places: impl Iterator<Item = At> + Clone) -> (Range<usize>
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let rest = text.get(end..).unwrap_or_default();
     let end = rest.find('\n').map_or(text.len(), |newline| end + newline);
+    // The other half of a line end shows as a letter when it is the last one.
+    let end = if text[..end].ends_with('\r') { end - 1 } else { end };
     (start..end, before.matches('\n').count() + 1)
 }
 

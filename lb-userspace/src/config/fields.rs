@@ -109,7 +109,7 @@ impl<'t> Fields<'_, 't> {
     fn missing(&mut self, key: &Key) {
         let title = format!("{} is not set", self.called(key.name));
         let finding = Finding::new(Id::MissingKey, title, self.at, "");
-        let help = format!("set `{}`: {}. {}", key.name, key.kind.describe(), key.doc);
+        let help = format!("{} ({})", key.doc.trim_end_matches('.'), key.kind.describe());
         self.findings.push(finding.help(help));
     }
 

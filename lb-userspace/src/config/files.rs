@@ -3,9 +3,9 @@
 //! The one part of the room that touches files; what is in them is judged elsewhere. Sizes are
 //! bounded, so that a wrong path cannot fill the memory.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Id, Report, Source};
@@ -103,7 +103,8 @@ fn fragments(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
 pub fn read_secret(path: &Path) -> Result<Secret, SecretError> {
     /// Group and others, to read, write or run.
     const OTHERS: u32 = 0o077;
-    let file = File::open(path)?;
+    // Without it, opening a pipe would wait for its writer for ever.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file").into());

@@ -11,7 +11,7 @@ use super::diagnostic::{At, Finding, Id};
 use super::fields::Item;
 use super::raw::{Backend, Pool, Raw};
 use super::validate::{
-    OwnAddresses, check_known, check_size, check_unique, check_usable, probe_port,
+    Names, OwnAddresses, check_known, check_size, check_unique, check_usable, probe_ports,
 };
 use super::values::{grouped, literal};
 use crate::desired::{BackendState, Family, format_duration};
@@ -28,14 +28,25 @@ const MIN_PREPARE: Duration = Duration::from_secs(3);
 /// A shorter window leaves pauses in flows to the second chance alone.
 const SHORT_WINDOW: Duration = Duration::from_secs(60);
 
-pub(super) fn check_pools(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Finding>) {
+pub(super) fn check_pools(
+    raw: &Raw,
+    known: &Names<'_>,
+    own: &OwnAddresses,
+    findings: &mut Vec<Finding>,
+) {
+    let probe_ports = probe_ports(raw);
     let mut names: BTreeMap<&str, At> = BTreeMap::new();
     for pool in &raw.pools {
         if let Some(name) = &pool.name {
             check_unique("two pools", name, &mut names, findings);
         }
         let name = pool.name.as_ref().map_or("this pool", |name| name.value.as_str());
-        check_use(raw, pool, name, findings);
+        if let Some(own) = pool.name.as_ref().filter(|own| known.pool_is_unused(&own.value)) {
+            let title = format!("no VIP uses pool `{name}`");
+            findings.push(Finding::new(Id::UnusedPool, title, own.at, ""));
+        }
+        let port = probe_ports.get(name).copied();
+        check_probe(raw, pool, name, known, port, findings);
         check_times(pool, name, findings);
         if let Some(size) = &pool.maglev_size {
             check_size(size, &format!("of pool `{name}`"), findings);
@@ -46,25 +57,19 @@ pub(super) fn check_pools(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Find
     }
 }
 
-fn check_use(raw: &Raw, pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
-    let named = || raw.vips.iter().filter_map(|vip| vip.pool.as_ref());
-    let known = |named: &Item<String>| {
-        raw.pools.iter().filter_map(|pool| pool.name.as_ref()).any(|n| n.value == named.value)
-    };
-    if let Some(own) = &pool.name {
-        // A VIP that names an unknown pool probably means this one.
-        let used = named().any(|named| named.value == own.value);
-        if !used && named().all(known) {
-            let title = format!("no VIP uses pool `{name}`");
-            findings.push(Finding::new(Id::UnusedPool, title, own.at, ""));
-        }
-    }
+fn check_probe(
+    raw: &Raw,
+    pool: &Pool,
+    name: &str,
+    known: &Names<'_>,
+    port: Option<u16>,
+    findings: &mut Vec<Finding>,
+) {
     let Some(health) = &pool.health else { return };
-    let known: Vec<_> = raw.healths.iter().map(|health| &health.name).collect();
     let title = format!("pool `{name}` names a health check that does not exist");
-    check_known(Id::UnknownHealth, title, "health check", health, &known, findings);
+    check_known(Id::UnknownHealth, title, "health check", health, &known.healths, findings);
     let check = raw.healths.iter().find(|check| check.name.value == health.value);
-    if check.is_some_and(|check| check.port.is_none()) && probe_port(raw, name).is_none() {
+    if check.is_some_and(|check| check.port.is_none()) && port.is_none() {
         let title = format!("nothing says at which port to probe the backends of pool `{name}`");
         let finding = Finding::new(Id::HealthWithoutPort, title, health.at, "")
             .help(format!("set `port` in `[health.{}]`", health.value))
@@ -145,10 +150,12 @@ fn check_address(
     }
     let Some(node) = &raw.node else { return };
     let family = Family::of(address.value);
-    let (missing, key) = match family {
-        Family::V4 => (node.address.is_none() && node.address6.is_some(), "address"),
-        Family::V6 => (node.address6.is_none() && node.address.is_some(), "address6"),
+    let key = match family {
+        Family::V4 => "address",
+        Family::V6 => "address6",
     };
+    // A node without any address has its own finding.
+    let missing = !node.families.is_empty() && !node.families.contains(&family);
     if missing {
         let title = format!("no tunnel can lead to {whose}: the node has no {family} address");
         let finding = Finding::new(Id::NoOuterAddress, title, address.at, format!("is {family}"));

@@ -14,8 +14,8 @@ use super::tests::load_text;
 use super::{Loaded, reference};
 use crate::desired::{
     Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
-    LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Protocol, Tracking, Vip, VipKey,
-    XdpMode, format_duration, limits,
+    LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
+    Vip, VipKey, XdpMode, format_duration, limits,
 };
 use crate::primes;
 
@@ -160,10 +160,13 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
                 xdp_mode,
                 encap,
                 gue_port,
-                ipip_source: crate::desired::Prefix4 { address: v4.into(), length: length4 }
+                ipip_source: Prefix4 { address: (v4 >> 8 | 10 << 24).into(), length: length4 }
                     .masked(),
-                ipip_source6: crate::desired::Prefix6 { address: v6.into(), length: length6 }
-                    .masked(),
+                ipip_source6: Prefix6 {
+                    address: (v6 >> 16 | 0x2001 << 112).into(),
+                    length: length6,
+                }
+                .masked(),
                 flow_table_size: flows,
                 maglev_size,
                 max_vips: 64,
@@ -289,7 +292,10 @@ fn vip_toml(vip: &Vip) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(128)
+    })]
 
     #[test]
     fn what_is_desired_reads_back_from_toml_and_json(desired in desired()) {
@@ -297,8 +303,9 @@ proptest! {
         let loaded: Loaded = load_text(&text)
             .map_err(|report| TestCaseError::fail(format!("{}\n{text}", report.render(false))))?;
         prop_assert_eq!(&loaded.desired, &desired);
-        let json = serde_json::to_string(&desired).map_err(|e| TestCaseError::fail(e.to_string()))?;
-        let read: Desired = serde_json::from_str(&json).map_err(|e| TestCaseError::fail(e.to_string()))?;
+        let fail = |error: serde_json::Error| TestCaseError::fail(error.to_string());
+        let json = serde_json::to_string(&desired).map_err(fail)?;
+        let read: Desired = serde_json::from_str(&json).map_err(fail)?;
         prop_assert_eq!(read, desired);
     }
 

@@ -15,8 +15,8 @@ use super::fields::{Field, Fields, Item, empty};
 use super::schema::{self, Key};
 use super::values::{self, Wrong};
 use crate::desired::{
-    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6, Protocol,
-    Tracking, XdpMode,
+    BackendState, Encap, Family, HealthKind, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6,
+    Protocol, Tracking, XdpMode,
 };
 
 /// Everything that was read.
@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) pop: Field<String>,
     pub(super) address: Field<Ipv4Addr>,
     pub(super) address6: Field<Ipv6Addr>,
+    /// The families of the addresses that are written, right or wrong.
+    pub(super) families: Vec<Family>,
     pub(super) secret_file: Field<PathBuf>,
 }
 
@@ -206,7 +208,10 @@ fn healths(root: &mut Fields<'_, '_>) -> Vec<Health> {
 }
 
 fn node(mut fields: Fields<'_, '_>) -> Node {
+    let families = [("address", Family::V4), ("address6", Family::V6)].into_iter();
+    let written = families.filter(|(key, _)| fields.table.contains_key(*key));
     Node {
+        families: written.map(|(_, family)| family).collect(),
         at: fields.at,
         name: fields.get("name", values::name),
         pop: fields.get("pop", values::name),

@@ -18,7 +18,10 @@ pub const fn example() -> &'static str {
 /// comments.
 #[must_use]
 pub fn defaults() -> String {
-    let mut text = String::from("# Every key and its default. A key behind `#` has none.\n");
+    let mut text = String::from(
+        "# Every key and its default. Behind `#` is what has none, and what exists only if it is\n\
+         # written: checks, pools and VIPs.\n",
+    );
     for section in SECTIONS {
         let inline = section.header.contains("{ .. }");
         let header = match section.header {
@@ -53,7 +56,8 @@ pub fn markdown() -> String {
          beside it, by name, which may hold `[[pool]]` and `[[vip]]` only. A configuration is \
          taken whole or refused whole: `lbctl config check FILE` shows every finding at once. \
          Unknown keys are errors. Durations are a whole number with a unit: `ms`, `s`, `m`, \
-         `h`. A complete example is [lb.toml](../lb-userspace/dist/lb.toml).\n\n\
+         `h`. Names have 1 to 63 letters, digits, `.`, `_` and `-`. A complete \
+         example is [lb.toml](../lb-userspace/dist/lb.toml).\n\n\
          This page is rendered from the tables the reader itself uses, and a test compares \
          them.\n",
     );

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::fields::Field;
 use super::raw::{self, Raw};
-use super::validate::probe_port;
+use super::validate::probe_ports;
 use crate::desired::{
     Api, Backend, Dataplane, Desired, FlowTimeouts, Health, Log, Metrics, Node, Pool, Port,
     Protocol, Tracking, Vip, VipKey, limits,
@@ -22,9 +22,10 @@ fn value<T: Clone>(field: &Field<T>) -> Option<T> {
 pub(super) fn resolve(raw: &Raw) -> Option<Desired> {
     let flow_timeouts = default_timeouts(raw.flow_timeouts.as_ref()?)?;
     let dataplane = raw.dataplane.as_ref()?;
+    let probe_ports = probe_ports(raw);
     let mut pools = BTreeMap::new();
     for pool in &raw.pools {
-        let pool = resolve_pool(raw, dataplane, pool)?;
+        let pool = resolve_pool(raw, dataplane, pool, &probe_ports)?;
         pools.insert(pool.name.clone(), pool);
     }
     let mut vips = BTreeMap::new();
@@ -99,7 +100,12 @@ fn derived_slots(pools: &BTreeMap<String, Pool>) -> u32 {
     needed.clamp(limits::DEFAULT_SLOTS, limits::MAX_SLOTS)
 }
 
-fn resolve_pool(raw: &Raw, dataplane: &raw::Dataplane, pool: &raw::Pool) -> Option<Pool> {
+fn resolve_pool(
+    raw: &Raw,
+    dataplane: &raw::Dataplane,
+    pool: &raw::Pool,
+    probe_ports: &BTreeMap<&str, u16>,
+) -> Option<Pool> {
     let name = value(&pool.name)?;
     let mut backends = BTreeMap::new();
     for backend in &pool.backends.as_ref()?.value {
@@ -113,7 +119,9 @@ fn resolve_pool(raw: &Raw, dataplane: &raw::Dataplane, pool: &raw::Pool) -> Opti
     }
     Some(Pool {
         health: match &pool.health {
-            Some(health) => Some(resolve_health(raw, &health.value, &name)?),
+            Some(health) => {
+                Some(resolve_health(raw, &health.value, probe_ports.get(name.as_str()).copied())?)
+            }
             None => None,
         },
         encap: value(&pool.encap).or(value(&dataplane.encap))?,
@@ -128,12 +136,12 @@ fn resolve_pool(raw: &Raw, dataplane: &raw::Dataplane, pool: &raw::Pool) -> Opti
     })
 }
 
-fn resolve_health(raw: &Raw, name: &str, pool: &str) -> Option<Health> {
+fn resolve_health(raw: &Raw, name: &str, vip_port: Option<u16>) -> Option<Health> {
     let health = raw.healths.iter().find(|health| health.name.value == name)?;
     Some(Health {
         name: name.to_owned(),
         kind: value(&health.kind)?,
-        port: value(&health.port).or_else(|| probe_port(raw, pool))?,
+        port: value(&health.port).or(vip_port)?,
         interval: value(&health.interval)?,
         timeout: value(&health.timeout)?,
         rise: value(&health.rise)?,

@@ -55,7 +55,7 @@ impl Kind {
         let millis = |ms| format_duration(Duration::from_millis(ms));
         match self {
             Self::Text => "text".to_owned(),
-            Self::Name => "name: letters, digits, `.`, `_`, `-`".to_owned(),
+            Self::Name => "name".to_owned(),
             Self::Integer { min, max } if min == max => format!("{min}"),
             Self::Integer { min, max } => format!("{} to {}", literal(min), literal(max)),
             Self::Prime => "a prime from the list".to_owned(),
@@ -158,8 +158,8 @@ pub(super) static NODE: Section = Section {
             "secret_file",
             Kind::Path,
             Required,
-            "The cluster secret: 32 hex digits, the same on every load balancer, in a file that \
-             only its owner can read.",
+            "The file with the cluster secret: 32 hex digits, the same on every load balancer; \
+             only its owner may read it.",
         ),
     ],
 };
@@ -357,7 +357,12 @@ pub(super) static VIP: Section = Section {
         key("name", Kind::Name, Required, "Its name, unique among VIPs."),
         key("address", Kind::Address, Required, "The address clients send to."),
         key("protocol", Kind::Word(Protocol::WORDS), Required, "What it carries."),
-        key("ports", Kind::Ports, Required, "A list, or any: every port without a VIP of its own."),
+        key(
+            "ports",
+            Kind::Ports,
+            Required,
+            "Each makes a VIP; any: one for every port that has none of its own.",
+        ),
         key("pool", Kind::Name, Required, "The pool that serves it."),
         key(
             "tracking",

@@ -154,7 +154,8 @@ fn the_defaults_are_a_file_that_reads_as_the_defaults() {
         .replacen("# interfaces =\n", "interfaces = [\"eth0\"]\n", 1);
     let all = load_text(&filled).unwrap_or_else(|r| panic!("{}", r.render(false)));
     let least = "version = 1\n[node]\nname = \"lb1\"\naddress = \"192.0.2.1\"\n\
-                 secret_file = \"/etc/lb/secret\"\n[dataplane]\ninterfaces = [\"eth0\"]\n[metrics]\n";
+                 secret_file = \"/etc/lb/secret\"\n[dataplane]\ninterfaces = [\"eth0\"]\n\
+                 [metrics]\n";
     assert_eq!(all.desired, load_text(least).unwrap().desired);
 }
 
@@ -270,4 +271,44 @@ fn outer_sources_are_of_the_backends_family() {
     assert_eq!(v4, node.address.map(Into::into));
     let v6 = node.outer_source(Ipv6Addr::LOCALHOST.into());
     assert_eq!(v6, node.address6.map(Into::into));
+}
+
+/// A configuration at the limits that the project promises.
+fn large(damage: &str) -> String {
+    let mut text = reference::example().to_owned();
+    text = text.split("[[pool]]").next().unwrap_or_default().to_owned();
+    for pool in 0..256 {
+        text += &format!(
+            "[[pool]]\nname = \"p{pool}\"\nhealth = \"connect\"\nmaglev_size = 65_537\n\
+             backends = [\n"
+        );
+        for backend in 0..117 {
+            text += &format!(
+                "  {{ name = \"b{backend}\", address = \"10.{}.{}.1\"{damage} }},\n",
+                pool, backend
+            );
+        }
+        text += "]\n";
+    }
+    for vip in 0..1_024 {
+        text += &format!(
+            "[[vip]]\nname = \"v{vip}\"\naddress = \"172.16.{}.{}\"\nprotocol = \"tcp\"\n\
+             ports = [443]\npool = \"p{}\"\n",
+            vip / 256,
+            vip % 256,
+            vip / 4
+        );
+    }
+    text
+}
+
+#[test]
+fn a_large_configuration_is_read_and_its_mistakes_are_cut() {
+    let loaded = load_text(&large("")).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    assert_eq!(loaded.desired.backend_count(), 29_952);
+    assert_eq!(loaded.desired.vips.len(), 1_024);
+    assert!(u64::from(loaded.desired.dataplane.max_slots) >= loaded.desired.slots_needed());
+    let report = load_text(&large(", wait = 1")).unwrap_err();
+    assert_eq!(report.findings().len(), 29_952);
+    assert!(report.render(false).contains("and 29852 more findings"));
 }

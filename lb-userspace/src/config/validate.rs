@@ -4,17 +4,17 @@
 //! findings, changes nothing and looks at nothing but the text that was read; whether an interface
 //! exists or a path carries the packets is the host's part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::diagnostic::{At, Finding, Id};
+use super::diagnostic::{At, Finding, Id, closest};
 use super::fields::{Field, Item};
 use super::pools;
 use super::raw::{Api, Dataplane, Health, Node, Raw, Timeouts, Vip};
 use super::schema::{self, Kind, Section};
 use super::values::{grouped, literal};
-use crate::desired::{Port, Protocol, VipKey, format_duration, limits};
+use crate::desired::{Port, Prefix4, Prefix6, Protocol, VipKey, format_duration, limits};
 use crate::primes;
 
 /// Adds every finding about `raw`.
@@ -29,13 +29,13 @@ pub(super) fn validate(raw: &Raw, findings: &mut Vec<Finding>) {
     if let Some(api) = &raw.api {
         check_api(api, findings);
     }
-    let used = names_used(raw);
+    let names = Names::new(raw);
     for health in &raw.healths {
-        check_health(raw, health, &used, findings);
+        check_health(health, &names, findings);
     }
     let own = own_addresses(raw);
-    check_vips(raw, &own, findings);
-    pools::check_pools(raw, &own, findings);
+    check_vips(raw, &names, &own, findings);
+    pools::check_pools(raw, &names, &own, findings);
     check_limits(raw, findings);
 }
 
@@ -58,9 +58,40 @@ fn own_addresses(raw: &Raw) -> OwnAddresses {
     own
 }
 
-/// The names of health checks that pools use.
-fn names_used(raw: &Raw) -> Vec<&str> {
-    raw.pools.iter().filter_map(|pool| pool.health.as_ref()).map(|i| i.value.as_str()).collect()
+/// Who is there by what name, and who names whom.
+pub(super) struct Names<'r> {
+    pub(super) pools: BTreeMap<&'r str, At>,
+    pub(super) healths: BTreeMap<&'r str, At>,
+    pools_used: BTreeSet<&'r str>,
+    healths_used: BTreeSet<&'r str>,
+}
+
+impl<'r> Names<'r> {
+    fn new(raw: &'r Raw) -> Self {
+        let text = |field: &'r Field<String>| field.as_ref().map(|item| item.value.as_str());
+        let pools = raw.pools.iter().filter_map(|pool| pool.name.as_ref());
+        let healths = raw.healths.iter().map(|health| &health.name);
+        let at = |name: &'r Item<String>| (name.value.as_str(), name.at);
+        Self {
+            pools: pools.rev().map(at).collect(),
+            healths: healths.map(at).collect(),
+            pools_used: raw.vips.iter().filter_map(|vip| text(&vip.pool)).collect(),
+            healths_used: raw.pools.iter().filter_map(|pool| text(&pool.health)).collect(),
+        }
+    }
+
+    /// True if no VIP names the pool - unless one names a pool that does not exist, for then it
+    /// probably means this one.
+    pub(super) fn pool_is_unused(&self, name: &str) -> bool {
+        !self.pools_used.contains(name)
+            && self.pools_used.iter().all(|u| self.pools.contains_key(u))
+    }
+
+    /// The same for a health check.
+    fn health_is_unused(&self, name: &str) -> bool {
+        let known = |used: &&str| self.healths.contains_key(used);
+        !self.healths_used.contains(name) && self.healths_used.iter().all(known)
+    }
 }
 
 /// Why no packet can be sent to an address; `None` if one can.
@@ -96,9 +127,7 @@ fn check_node(node: &Node, findings: &mut Vec<Finding>) {
     if let Some(item) = &node.address6 {
         check_usable(IpAddr::V6(item.value), item.at, "the node", findings);
     }
-    // An address that is set and wrong has its own finding.
-    let reported = findings.iter().any(|f| f.id() == Id::BadAddress || f.id() == Id::WrongType);
-    if node.address.is_none() && node.address6.is_none() && !reported {
+    if node.families.is_empty() {
         let title = "the node has no address for its tunnels to start from";
         let finding = Finding::new(Id::NoNodeAddress, title, node.at, "");
         findings
@@ -111,12 +140,14 @@ fn check_dataplane(dataplane: &Dataplane, findings: &mut Vec<Finding>) {
         check_size(size, "of `[dataplane]`", findings);
     }
     if let Some(prefix) = &dataplane.ipip_source {
+        let Prefix4 { address, length } = prefix.value;
         let masked = prefix.value.masked().to_string();
-        check_prefix(prefix, prefix.value.length, &masked, "ipip_source", findings);
+        check_prefix("ipip_source", prefix, (address.into(), length), &masked, findings);
     }
     if let Some(prefix) = &dataplane.ipip_source6 {
+        let Prefix6 { address, length } = prefix.value;
         let masked = prefix.value.masked().to_string();
-        check_prefix(prefix, prefix.value.length, &masked, "ipip_source6", findings);
+        check_prefix("ipip_source6", prefix, (address.into(), length), &masked, findings);
     }
     let mut seen: BTreeMap<&str, At> = BTreeMap::new();
     for interface in dataplane.interfaces.iter().flat_map(|list| &list.value) {
@@ -129,10 +160,10 @@ fn check_dataplane(dataplane: &Dataplane, findings: &mut Vec<Finding>) {
 }
 
 fn check_prefix<T: ToString>(
-    prefix: &Item<T>,
-    length: u8,
-    masked: &str,
     name: &str,
+    prefix: &Item<T>,
+    (address, length): (IpAddr, u8),
+    masked: &str,
     findings: &mut Vec<Finding>,
 ) {
     let kind = schema::DATAPLANE.key(name).map(|key| key.kind);
@@ -148,6 +179,14 @@ fn check_prefix<T: ToString>(
         let title = format!("`{name}` has bits behind its length");
         let finding = Finding::new(Id::BadPrefix, title, prefix.at, "");
         findings.push(finding.help(format!("write \"{masked}\"")));
+    } else if let Some(why) = unusable(address) {
+        let title = format!("`{name}` holds addresses that no packet can come from");
+        findings.push(Finding::new(
+            Id::BadPrefix,
+            title,
+            prefix.at,
+            format!("it begins with {why}"),
+        ));
     }
 }
 
@@ -189,11 +228,9 @@ fn check_api(api: &Api, findings: &mut Vec<Finding>) {
     }
 }
 
-fn check_health(raw: &Raw, health: &Health, used: &[&str], findings: &mut Vec<Finding>) {
+fn check_health(health: &Health, names: &Names<'_>, findings: &mut Vec<Finding>) {
     let name = &health.name.value;
-    let known = |used: &&str| raw.healths.iter().any(|health| health.name.value == **used);
-    // A name that is unknown was probably meant to be this one.
-    if !used.contains(&name.as_str()) && used.iter().all(known) {
+    if names.health_is_unused(name) {
         let title = format!("no pool uses health check `{name}`");
         findings.push(Finding::new(Id::UnusedHealth, title, health.name.at, ""));
     }
@@ -215,7 +252,7 @@ fn check_health(raw: &Raw, health: &Health, used: &[&str], findings: &mut Vec<Fi
     }
 }
 
-fn check_vips(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Finding>) {
+fn check_vips(raw: &Raw, known: &Names<'_>, own: &OwnAddresses, findings: &mut Vec<Finding>) {
     let mut names: BTreeMap<&str, At> = BTreeMap::new();
     let mut keys: BTreeMap<VipKey, (At, &str)> = BTreeMap::new();
     for vip in &raw.vips {
@@ -223,7 +260,7 @@ fn check_vips(raw: &Raw, own: &OwnAddresses, findings: &mut Vec<Finding>) {
         if let Some(name) = &vip.name {
             check_unique("two VIPs", name, &mut names, findings);
         }
-        check_vip(raw, vip, name, own, findings);
+        check_vip(vip, name, known, own, findings);
         let (Some(address), Some(protocol)) = (&vip.address, &vip.protocol) else { continue };
         for port in &vip.ports {
             let key = VipKey { address: address.value, protocol: protocol.value, port: port.value };
@@ -255,7 +292,13 @@ pub(super) fn check_unique<'n>(
     }
 }
 
-fn check_vip(raw: &Raw, vip: &Vip, name: &str, own: &OwnAddresses, findings: &mut Vec<Finding>) {
+fn check_vip(
+    vip: &Vip,
+    name: &str,
+    known: &Names<'_>,
+    own: &OwnAddresses,
+    findings: &mut Vec<Finding>,
+) {
     let whose = format!("VIP `{name}`");
     if let Some(address) = &vip.address {
         check_usable(address.value, address.at, &whose, findings);
@@ -268,9 +311,8 @@ fn check_vip(raw: &Raw, vip: &Vip, name: &str, own: &OwnAddresses, findings: &mu
         }
     }
     if let Some(pool) = &vip.pool {
-        let names: Vec<_> = raw.pools.iter().filter_map(|pool| pool.name.as_ref()).collect();
         let title = format!("VIP `{name}` names a pool that does not exist");
-        check_known(Id::UnknownPool, title, "pool", pool, &names, findings);
+        check_known(Id::UnknownPool, title, "pool", pool, &known.pools, findings);
     }
     let Some(protocol) = &vip.protocol else { return };
     let tracking = vip.tracking.as_ref().map(|item| ("tracking", item.at));
@@ -306,20 +348,18 @@ pub(super) fn check_known(
     title: String,
     kind: &str,
     name: &Item<String>,
-    known: &[&Item<String>],
+    known: &BTreeMap<&str, At>,
     findings: &mut Vec<Finding>,
 ) {
-    if known.iter().any(|item| item.value == name.value) {
+    if known.contains_key(name.value.as_str()) {
         return;
     }
     let finding = Finding::new(id, title, name.at, format!("no {kind} has this name"));
-    let words = known.iter().map(|item| item.value.as_str());
-    let closest = super::diagnostic::closest(&name.value, words);
-    let similar = closest.and_then(|word| known.iter().find(|item| item.value == word));
-    findings.push(match similar {
-        Some(item) => finding
-            .beside(item.at, format!("a {kind} with a similar name is defined here"))
-            .help(format!("did you mean `{}`?", item.value)),
+    let similar = closest(&name.value, known.keys().copied());
+    findings.push(match similar.and_then(|word| known.get_key_value(word)) {
+        Some((word, at)) => finding
+            .beside(*at, format!("a {kind} with a similar name is defined here"))
+            .help(format!("did you mean `{word}`?")),
         None => finding,
     });
 }
@@ -403,16 +443,18 @@ fn check_slots(raw: &Raw, dataplane: &Dataplane, findings: &mut Vec<Finding>) {
     findings.push(finding.help(help));
 }
 
-/// The port a pool's backends are probed at if its check names none: the lowest of its VIPs, TCP
-/// before UDP.
-pub(super) fn probe_port(raw: &Raw, pool: &str) -> Option<u16> {
-    let vips = raw.vips.iter().filter(|vip| vip.pool.as_ref().is_some_and(|p| p.value == pool));
-    let ports = vips.flat_map(|vip| {
-        let protocol = vip.protocol.as_ref().map(|item| item.value);
-        vip.ports.iter().filter_map(move |port| match port.value {
-            Port::Any => None,
-            Port::Exact(port) => protocol.map(|protocol| (protocol, port)),
-        })
-    });
-    ports.min().map(|(_, port)| port)
+/// The ports that pools' backends are probed at if their checks name none, by pool: the lowest of
+/// the VIPs, TCP before UDP.
+pub(super) fn probe_ports(raw: &Raw) -> BTreeMap<&str, u16> {
+    let mut lowest: BTreeMap<&str, (Protocol, u16)> = BTreeMap::new();
+    for vip in &raw.vips {
+        let (Some(pool), Some(protocol)) = (&vip.pool, &vip.protocol) else { continue };
+        for port in &vip.ports {
+            let Port::Exact(port) = port.value else { continue };
+            let port = (protocol.value, port);
+            let entry = lowest.entry(&pool.value).or_insert(port);
+            *entry = port.min(*entry);
+        }
+    }
+    lowest.into_iter().map(|(pool, (_, port))| (pool, port)).collect()
 }

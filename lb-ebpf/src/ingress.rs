@@ -1,0 +1,74 @@
+//! What the program does with a frame: `lb_common::process` over the kernel's packet and maps.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::bpf_redirect;
+use aya_ebpf::programs::XdpContext;
+use lb_common::icmp;
+use lb_common::packet::Packet as _;
+use lb_common::parse::Inner;
+use lb_common::process::{Verdict, process};
+use lb_common::verdict::{Action, Outcome};
+
+use crate::maps::{self, Maps};
+use crate::samples;
+use crate::xdp_packet::XdpPacket;
+
+/// Handles one frame; the XDP action.
+#[inline(always)]
+pub(crate) fn run(context: &XdpContext) -> u32 {
+    let mut packet = XdpPacket::new(context);
+    let bytes = packet.length() as u64;
+    let maps = Maps::new(context);
+    let verdict = process(&mut packet, &maps);
+    maps::count(verdict.vip, verdict.outcome as u32, bytes);
+    match verdict.outcome.action() {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Tx => {
+            if verdict.outcome as u32 == Outcome::Tx as u32 {
+                maps::count_backend(verdict.backend, bytes);
+            }
+            xdp_action::XDP_TX
+        }
+        Action::Redirect => {
+            maps::count_backend(verdict.backend, bytes);
+            // SAFETY: no pointers.
+            unsafe { bpf_redirect(verdict.interface, 0) as u32 }
+        }
+        Action::Drop => drop(context, &verdict, bytes as u16),
+    }
+}
+
+#[inline(always)]
+fn drop(context: &XdpContext, verdict: &Verdict, length: u16) -> u32 {
+    samples::lb_sample(
+        context.as_ptr().cast(),
+        verdict.outcome as u64 | (verdict.vip as u64) << 16 | (length as u64) << 32,
+    );
+    match verdict.answer {
+        Some((inner, mtu)) => lb_too_big(context.as_ptr().cast(), pack(inner, mtu)),
+        None => xdp_action::XDP_DROP,
+    }
+}
+#[inline(always)]
+const fn pack(inner: Inner, mtu: u16) -> u64 {
+    inner.offset as u64 | (mtu as u64) << 16 | (inner.length as u64) << 32 | (inner.v6 as u64) << 48
+}
+
+/// Tells a sender that its packet is too big, within the budget; verified once for all packets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_too_big(context: *mut xdp_md, packed: u64) -> u32 {
+    let mut packet = XdpPacket::from_raw(context);
+    let inner = Inner {
+        offset: packed as u16,
+        v6: packed >> 48 != 0,
+        tos: 0,
+        length: (packed >> 32) as u16,
+    };
+    if maps::icmp_allowed() && icmp::too_big(&mut packet, &inner, (packed >> 16) as u16) {
+        xdp_action::XDP_TX
+    } else {
+        xdp_action::XDP_DROP
+    }
+}
