@@ -5,6 +5,7 @@
 //! the workspace that reads a clock.
 
 pub mod clock;
+pub mod lock;
 pub mod membarrier;
 pub mod mtu;
 pub mod netlink;

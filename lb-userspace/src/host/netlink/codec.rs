@@ -216,11 +216,12 @@ fn neighbour_address(address: &NeighbourAddress) -> Option<IpAddr> {
 }
 
 fn changed_route(route: &RouteMessage) -> Option<Notice> {
-    // Cloned entries are path MTU exceptions of one destination.
-    let unspecified = match route.header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
+    let unspecified = if route.header.address_family == AddressFamily::Inet {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else if route.header.address_family == AddressFamily::Inet6 {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        return None;
     };
     let address = route.attributes.iter().find_map(|attribute| {
         if let RouteAttribute::Destination(address) = attribute {
@@ -248,12 +249,12 @@ pub(super) fn hops(message: &RouteNetlinkMessage) -> Result<Vec<Hop>, Unresolved
     let RouteNetlinkMessage::NewRoute(route) = message else {
         return Err(Unresolved::NoRoute);
     };
-    match route.header.kind {
-        RouteType::Unicast => {}
-        RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit => {
-            return Err(Unresolved::Unreachable);
-        }
-        _ => return Err(Unresolved::NotRemote),
+    let kind = route.header.kind;
+    if matches!(kind, RouteType::Unreachable | RouteType::BlackHole | RouteType::Prohibit) {
+        return Err(Unresolved::Unreachable);
+    }
+    if kind != RouteType::Unicast {
+        return Err(Unresolved::NotRemote);
     }
     let mtu = route.attributes.iter().find_map(metric_mtu);
     let mut hops = Vec::new();

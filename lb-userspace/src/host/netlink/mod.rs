@@ -1,9 +1,9 @@
 //! How the kernel would send a packet to each backend: route, neighbour, link-layer header, MTU.
 //!
 //! The kernel stays the only authority on routing: for every destination it is asked for a route
-//! ([`codec`] and [`socket`] speak netlink), and asked again when a route, a rule, an address or
+//! (`codec` and `socket` speak netlink), and asked again when a route, a rule, an address or
 //! a link that can matter has changed. `resolution` and `neighbours` are pure state machines that
-//! know what was answered and what to ask next; [`resolver`] is the task that joins both halves
+//! know what was answered and what to ask next; `resolver` is the task that joins both halves
 //! and reports to the controller. Nothing here knows pools, backends or plans.
 //!
 //! Every next hop's neighbour is held resolved in the kernel by an entry of ours (see
@@ -42,6 +42,9 @@ pub const NEIGHBOUR_PROTOCOL: u8 = 76;
 
 /// Changes of routes and links come in bursts; lookups wait this long after the first one.
 pub const LOOKUP_DEBOUNCE: Duration = Duration::from_millis(50);
+/// All destinations are looked up at most this often, however much happens to links and addresses;
+/// 30,000 lookups take some tenths of a second.
+pub const FULL_PASS_INTERVAL: Duration = Duration::from_secs(1);
 /// Everything is asked again this often: the kernel does not announce path MTUs it learns or
 /// forgets, nor routes it drops along with an interface.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::neighbours::{Key, Neighbours, Sighting, State, Step};
 use super::{
-    LOOKUP_DEBOUNCE, Link, MAX_DESTINATIONS, MAX_HOPS, MAX_LINKS, NeighbourMode, NetlinkError,
-    NextHop, NextHops, Path, REPORT_LATEST, REPORT_QUIET, Unresolved,
+    FULL_PASS_INTERVAL, LOOKUP_DEBOUNCE, Link, MAX_DESTINATIONS, MAX_HOPS, MAX_LINKS,
+    NeighbourMode, NetlinkError, NextHop, NextHops, Path, REPORT_LATEST, REPORT_QUIET, Unresolved,
 };
 
 /// Which route answer is wanted.
@@ -75,6 +75,12 @@ struct Destination {
     alternatives_known: bool,
 }
 
+impl Destination {
+    fn uses(&self, interface: u32) -> bool {
+        self.hops.iter().flatten().any(|hop| hop.interface == interface)
+    }
+}
+
 /// See the file's header.
 #[derive(Debug)]
 pub(super) struct Resolution {
@@ -83,6 +89,9 @@ pub(super) struct Resolution {
     neighbours: Neighbours,
     lookups: BTreeSet<(IpAddr, Lookup)>,
     lookups_due: Duration,
+    /// When all destinations are to be looked up again, and when that was done last.
+    full_pass_due: Option<Duration>,
+    full_pass_done: Option<Duration>,
     next_hops: NextHops,
     reported: NextHops,
     /// How many next hops wait for a first answer: of a route, or of a neighbour.
@@ -105,6 +114,8 @@ impl Resolution {
             neighbours: Neighbours::new(mode),
             lookups: BTreeSet::new(),
             lookups_due: Duration::ZERO,
+            full_pass_due: None,
+            full_pass_done: None,
             next_hops: NextHops::new(),
             reported: NextHops::new(),
             waiting: 0,
@@ -165,22 +176,39 @@ impl Resolution {
 
     /// A link appeared or changed.
     pub(super) fn link(&mut self, link: Link, now: Duration) {
-        if self.links.get(&link.index) == Some(&link)
-            || (self.links.len() >= MAX_LINKS && !self.links.contains_key(&link.index))
-        {
+        let before = self.links.get(&link.index);
+        if before == Some(&link) || (self.links.len() >= MAX_LINKS && before.is_none()) {
             return;
         }
-        self.neighbours.set_interface(link.index, link.up, now);
-        self.links.insert(link.index, link);
-        self.everything(now);
+        let index = link.index;
+        self.neighbours.set_interface(index, link.up, now);
+        self.links.insert(index, link);
+        self.link_changed(index, now);
     }
 
     /// A link is gone.
     pub(super) fn link_gone(&mut self, index: u32, now: Duration) {
         if self.links.remove(&index).is_some() {
             self.neighbours.set_interface(index, false, now);
-            self.everything(now);
+            self.link_changed(index, now);
         }
+    }
+
+    /// The destinations behind the link are worked out and asked for again. Any other may have a
+    /// next hop there that comes into use now (of a multipath route, which the kernel does not
+    /// announce then); that is for the next full pass.
+    fn link_changed(&mut self, index: u32, now: Duration) {
+        let behind: Vec<IpAddr> = self
+            .destinations
+            .iter()
+            .filter(|(_, destination)| destination.uses(index))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in behind {
+            self.ask(address, Lookup::Choice, now + LOOKUP_DEBOUNCE);
+            self.evaluate(address, now);
+        }
+        self.everything(now);
     }
 
     /// These are all links there are.
@@ -205,13 +233,12 @@ impl Resolution {
         }
     }
 
-    /// Anything may have changed: all routes are asked for again, a little later.
+    /// Anything may have changed: all routes are asked for again, a little later and not too
+    /// often, because events that mean this come in long bursts (containers that start).
     pub(super) fn everything(&mut self, now: Duration) {
-        let all: Vec<IpAddr> = self.destinations.keys().copied().collect();
-        for destination in all {
-            self.ask(destination, Lookup::Choice, now + LOOKUP_DEBOUNCE);
-            self.evaluate(destination, now);
-        }
+        let soon = now + LOOKUP_DEBOUNCE;
+        let due = self.full_pass_done.map_or(soon, |done| soon.max(done + FULL_PASS_INTERVAL));
+        self.full_pass_due = Some(self.full_pass_due.map_or(due, |before| before.min(due)));
     }
 
     /// Routes and neighbours are asked for again: notifications were lost, or time has passed.
@@ -228,6 +255,14 @@ impl Resolution {
 
     /// Takes at most `max` lookups that are due. Each must be answered with [`Self::looked_up`].
     pub(super) fn take_lookups(&mut self, now: Duration, max: usize) -> Vec<(IpAddr, Lookup)> {
+        if self.full_pass_due.is_some_and(|due| due <= now) {
+            self.full_pass_due = None;
+            self.full_pass_done = Some(now);
+            let all: Vec<IpAddr> = self.destinations.keys().copied().collect();
+            for destination in all {
+                self.ask(destination, Lookup::Choice, now);
+            }
+        }
         if now < self.lookups_due {
             return Vec::new();
         }
@@ -246,7 +281,7 @@ impl Resolution {
     /// When there is something to take next.
     pub(super) fn next_due(&self) -> Option<Duration> {
         let lookups = (!self.lookups.is_empty()).then_some(self.lookups_due);
-        lookups.into_iter().chain(self.neighbours.next_due()).min()
+        lookups.into_iter().chain(self.neighbours.next_due()).chain(self.full_pass_due).min()
     }
 
     /// The kernel's answer to a lookup.
@@ -400,6 +435,12 @@ impl Resolution {
                 (*address, destination.hops.as_ref().map_err(Clone::clone).and_then(path))
             })
             .collect()
+    }
+
+    /// The table as it stands.
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &NextHops {
+        &self.next_hops
     }
 
     fn note_change(&mut self, now: Duration) {

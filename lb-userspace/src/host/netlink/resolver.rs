@@ -242,7 +242,6 @@ impl Task {
         let report_due = self.resolution.report_due();
         let due = [Some(self.refresh_due), self.resolution.next_due(), report_due];
         let due = due.into_iter().flatten().min().unwrap_or(self.refresh_due);
-        let pause = due.saturating_sub(now);
         // Yields to the runtime even if this task has work without end.
         tokio::task::yield_now().await;
         tokio::select! {
@@ -250,7 +249,7 @@ impl Task {
             () = self.events.closed() => Wake::Ended,
             messages = self.notices.next() => Wake::Notices(messages),
             changed = self.wanted.changed() => Wake::Wanted(changed),
-            () = tokio::time::sleep(pause) => Wake::Time,
+            () = pause(due.saturating_sub(now)) => Wake::Time,
         }
     }
 
@@ -337,6 +336,13 @@ impl Task {
     }
 }
 
+/// A timer's tick is a millisecond; work that is due now must not wait for one.
+async fn pause(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
+}
+
 fn link_event(name: &Arc<str>, link: Option<Link>) -> HostEvent {
     match link {
         Some(link) if link.up => HostEvent::LinkUp(link),
@@ -399,9 +405,9 @@ async fn ours(requests: &mut Requests) -> Result<Vec<Key>, NetlinkError> {
     Ok(objects
         .iter()
         .filter_map(codec::notice)
-        .filter_map(|notice| match notice {
-            Notice::Neighbour(key, sighting) if sighting.ours => Some(key),
-            _ => None,
+        .filter_map(|notice| {
+            let Notice::Neighbour(key, sighting) = notice else { return None };
+            sighting.ours.then_some(key)
         })
         .collect())
 }

@@ -159,14 +159,16 @@ impl Requests {
                 }
                 consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(object) if objects.len() < MAX_DUMP => {
-                        objects.push(object);
+                    NetlinkPayload::InnerMessage(object) => {
+                        if objects.len() < MAX_DUMP {
+                            objects.push(object);
+                        }
                     }
                     NetlinkPayload::Error(error) => {
                         return Err(NetlinkError::Refused(error.to_io()));
                     }
                     NetlinkPayload::Done(_) => return Ok((objects, consistent)),
-                    _ => {}
+                    NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {}
                 }
             }
         }
@@ -206,7 +208,9 @@ fn answer(payload: NetlinkPayload<RouteNetlinkMessage>) -> Answer {
             Some(code) => Answer::Refused(code.get().saturating_abs()),
             None => Answer::Done,
         },
-        _ => Answer::Done,
+        NetlinkPayload::Done(_) | NetlinkPayload::Noop | NetlinkPayload::Overrun(_) | _ => {
+            Answer::Done
+        }
     }
 }
 
@@ -243,10 +247,8 @@ impl Notices {
         self.socket.recv(&mut self.buffer).await.map_err(io("receive"))?;
         let mut objects = Vec::new();
         for message in decode(&self.buffer)? {
-            match message.payload {
-                NetlinkPayload::InnerMessage(object) => objects.push(object),
-                NetlinkPayload::Overrun(_) => return Err(NetlinkError::Overrun),
-                _ => {}
+            if let NetlinkPayload::InnerMessage(object) = message.payload {
+                objects.push(object);
             }
         }
         Ok(objects)

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMetric, RouteType};
-use rtnetlink::{RouteMessageBuilder, RouteNextHopBuilder};
+use rtnetlink::{LinkUnspec, RouteMessageBuilder, RouteNextHopBuilder};
 
 use super::lab::{self, FAR_MAC, Lab, NEAR_MAC, Watched};
+use crate::host::netlink::codec;
+use crate::host::netlink::neighbours::Key;
 use crate::host::netlink::{
     HostEvent, NEIGHBOUR_PROTOCOL, NeighbourMode, links, path_mtus, release_all,
 };
@@ -81,6 +87,21 @@ fn on_link_backends_resolve_and_are_held() {
         assert_eq!(release_all().await.expect("released"), 2);
         assert!(!lab.near_neighbours().await.iter().any(ours));
         assert_eq!(release_all().await.expect("released"), 0);
+    });
+}
+
+#[test]
+fn a_later_resolver_takes_the_entries_over_as_they_are() {
+    lab::run(|lab| async move {
+        let mut first = Watched::start(NeighbourMode::Managed, &["10.9.0.2", "fd09::2"]);
+        first.until_mac("10.9.0.2", FAR_MAC).await;
+        first.until_mac("fd09::2", FAR_MAC).await;
+        drop(first);
+        assert_eq!(lab.near_neighbours().await.iter().filter(|entry| ours(entry)).count(), 2);
+        let mut second = Watched::start(NeighbourMode::Managed, &["10.9.0.2", "fd09::2"]);
+        second.until_mac("10.9.0.2", FAR_MAC).await;
+        second.until_mac("fd09::2", FAR_MAC).await;
+        assert_eq!(second.resolver.counters().neighbour_changes.load(Relaxed), 0);
     });
 }
 
@@ -284,11 +305,68 @@ fn without_managed_entries_they_are_pinned() {
 }
 
 #[test]
+fn lost_notifications_are_made_up_for() {
+    lab::run(|lab| async move {
+        let mut watched = Watched::start(NeighbourMode::Managed, &["10.9.0.2"]);
+        watched.until_mac("10.9.0.2", FAR_MAC).await;
+        // The resolver cannot run while this thread floods its buffer, so that the change after
+        // the flood is certainly lost.
+        let near = lab.near_index().await;
+        let flood = (0..100_000_u32).map(|n| {
+            let address = IpAddr::V4((0x0b00_0000 | n & 0xfff).into());
+            codec::neighbour_pin(&Key { interface: near, address }, mac_of(n))
+        });
+        lab::ask_all(flood);
+        let mut change = LinkUnspec::new_with_index(near).build();
+        change.attributes.push(LinkAttribute::Mtu(1_360));
+        let mut change = NetlinkMessage::from(RouteNetlinkMessage::SetLink(change));
+        change.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        lab::ask_all(std::iter::once(change));
+        watched.until("the lost change", |watched| watched.mtu("10.9.0.2") == 1_360).await;
+        let overruns = &watched.resolver.counters().overruns;
+        assert!(overruns.load(Relaxed) > 0, "{:?}", watched.resolver.counters());
+    });
+}
+
+#[test]
+fn thirty_thousand_backends_on_the_link() {
+    lab::run(|lab| async move {
+        lab.far_owns(route("172.16.0.0", 12)).await;
+        let on_link = route("172.16.0.0", 12).output_interface(lab.near_index().await);
+        add(&lab, on_link).await;
+        let backends = backends(30_000);
+        let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
+        let start = crate::host::clock::boot_time();
+        let mut watched = Watched::start(NeighbourMode::Managed, &backends);
+        let complete = |watched: &Watched| {
+            watched.latest.len() == 30_000 && watched.latest.values().all(Result::is_ok)
+        };
+        watched.until("all", complete).await;
+        println!("30,000 neighbours in {:?}", crate::host::clock::boot_time() - start);
+        println!("{:?}", watched.resolver.counters());
+        let held = lab.near_neighbours().await.iter().filter(|e| ours(e) && managed(e)).count();
+        assert_eq!(held, 30_000);
+        drop(watched);
+        let start = crate::host::clock::boot_time();
+        assert_eq!(release_all().await.expect("released"), 30_000);
+        println!("released in {:?}", crate::host::clock::boot_time() - start);
+    });
+}
+
+fn mac_of(n: u32) -> [u8; 6] {
+    let [a, b, c, d] = n.to_be_bytes();
+    [2, 1, a, b, c, d]
+}
+
+fn backends(count: u32) -> Vec<String> {
+    (0..count).map(|n| format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255)).collect()
+}
+
+#[test]
 fn thirty_thousand_backends_behind_one_gateway() {
     lab::run(|lab| async move {
         add(&lab, via("172.16.0.0", 12, "10.9.0.2")).await;
-        let text = |n: u32| format!("172.{}.{}.{}", 16 + (n >> 16), (n >> 8) & 255, n & 255);
-        let backends: Vec<String> = (0..30_000).map(text).collect();
+        let backends = backends(30_000);
         let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
         let start = crate::host::clock::boot_time();
         let mut watched = Watched::start(NeighbourMode::Managed, &backends);
@@ -299,7 +377,6 @@ fn thirty_thousand_backends_behind_one_gateway() {
         println!("30,000 next hops in {:?}", crate::host::clock::boot_time() - start);
 
         // One neighbour event must reach all of them without a single question about a route.
-        use std::sync::atomic::Ordering::Relaxed;
         let asked = watched.resolver.counters().lookups.load(Relaxed);
         lab.far_setting("ipv4/conf/far0/arp_notify", "1");
         Lab::near_setting("ipv4/neigh/near0/locktime", "0");

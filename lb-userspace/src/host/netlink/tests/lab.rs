@@ -10,13 +10,17 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
+use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use rtnetlink::packet_route::route::{RouteScope, RouteType};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::sync::mpsc;
 
+use crate::host::netlink::codec::Message;
 use crate::host::netlink::{HostEvent, NeighbourMode, NextHops, Resolver};
 
 /// Everything a test waits for arrives within this, or the test fails.
@@ -98,6 +102,16 @@ impl Lab {
         address(&self.far, "far0", text, length).await;
     }
 
+    /// Makes the far end answer for a whole prefix.
+    pub(super) async fn far_owns(&self, prefix: RouteMessageBuilder<IpAddr>) {
+        up(&self.far, "lo").await;
+        let lo = index(&self.far, "lo").await;
+        let prefix = prefix.output_interface(lo).table_id(libc::RT_TABLE_LOCAL.into());
+        let mut route = prefix.scope(RouteScope::Host).build();
+        route.header.kind = RouteType::Local;
+        self.far.route().add(route).execute().await.expect("a local prefix");
+    }
+
     /// Changes the far end's MAC address.
     pub(super) async fn set_mac(&self, mac: [u8; 6]) {
         let index = index(&self.far, "far0").await;
@@ -136,6 +150,26 @@ impl Lab {
         let change = LinkUnspec::new_with_name("near0");
         let change = if is_up { change.up() } else { change.down() };
         self.near.link().change(change.build()).execute().await.expect("near0 switched");
+    }
+}
+
+/// Sends requests that are to be acknowledged, and waits for that without letting any task run.
+pub(super) fn ask_all(requests: impl Iterator<Item = Message>) {
+    let mut socket = rtnetlink::sys::Socket::new(NETLINK_ROUTE).expect("a netlink socket");
+    socket.bind_auto().expect("bound");
+    let mut answer = Vec::with_capacity(4_096);
+    for mut request in requests {
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        socket.send(&bytes, 0).expect("sent");
+        answer.clear();
+        socket.recv(&mut answer, 0).expect("an answer");
+        let answer = Message::deserialize(&answer).expect("an acknowledgement");
+        assert!(
+            matches!(&answer.payload, NetlinkPayload::Error(error) if error.code.is_none()),
+            "{answer:?}"
+        );
     }
 }
 
@@ -196,7 +230,9 @@ impl Watched {
                 match self.events.recv().await.expect("the resolver lives") {
                     HostEvent::NextHops(next_hops) => self.latest = next_hops,
                     HostEvent::NeighbourMode(mode) => self.mode = Some(mode),
-                    event => self.links.push(event),
+                    event @ (HostEvent::LinkUp(_)
+                    | HostEvent::LinkDown(_)
+                    | HostEvent::LinkGone(_)) => self.links.push(event),
                 }
             }
         };
