@@ -16,10 +16,12 @@ pub mod machine;
 pub mod probe;
 pub mod prober;
 pub mod rise_fall;
+pub mod tunnel;
 
 pub use machine::{Machine, Probe, Ticket};
 pub use prober::{Prober, ProberError, ProberOptions};
 pub use rise_fall::{RiseFall, Thresholds};
+pub use tunnel::{Tunnel, TunnelError};
 
 /// Shortest interval the machine keeps to; a shorter one in a [`Target`] counts as this.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -102,6 +104,9 @@ pub enum Failure {
     /// A router, or the neighbour resolution on the last link, says it cannot be reached.
     #[error("unreachable")]
     Unreachable,
+    /// The tunnel has no next hop for the backend: its neighbour or route is not resolved.
+    #[error("no next hop to the backend")]
+    NextHop,
     /// Any other error of the connection.
     #[error("connection failed: error {0}")]
     Other(i32),
