@@ -66,6 +66,7 @@ const TAIL_PAIRS_MAX: usize = 6_144;
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize,
 )]
+#[serde(from = "(u64, u16, u32)", into = "(u64, u16, u32)")]
 pub struct Member {
     /// Hash of the stable identity, from [`identity_key`].
     pub key: u64,
@@ -73,6 +74,19 @@ pub struct Member {
     pub id: u16,
     /// Share relative to the other members, 0..=[`WEIGHT_MAX`]; 0 gets no slot.
     pub weight: u32,
+}
+
+/// As `[key, id, weight]` in the journal, which holds thousands.
+impl From<(u64, u16, u32)> for Member {
+    fn from((key, id, weight): (u64, u16, u32)) -> Self {
+        Self { key, id, weight }
+    }
+}
+
+impl From<Member> for (u64, u16, u32) {
+    fn from(member: Member) -> Self {
+        (member.key, member.id, member.weight)
+    }
 }
 
 /// The key of a backend, from its identity (the text of its address, without a port).
@@ -292,7 +306,7 @@ fn race_time(rank: u32, slots: u32, weight: u32) -> f64 {
 }
 
 /// A member's ranking, read backwards: from slot to rank.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Ranking {
     offset: u32,
     /// The inverse of the skip modulo the number of slots.
@@ -335,7 +349,7 @@ fn inverse_modulo(value: u32, prime: u32) -> u32 {
 /// Every slot's order of preference among the members: who takes over when its owner is dead.
 ///
 /// Slots of live backends never move, and a dead backend's slots spread over the others by weight.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Preferences {
     slots: u32,
     members: Vec<(Member, Ranking)>,
