@@ -21,6 +21,7 @@ pub mod headers;
 pub mod icmp;
 pub mod packet;
 pub mod parse;
+pub mod probe;
 pub mod process;
 pub mod table;
 pub mod tables;

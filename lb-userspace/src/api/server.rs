@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -226,7 +225,7 @@ async fn call(calls: &mpsc::Sender<Call>, request: Request) -> Result<Response, 
 
 async fn answer(calls: mpsc::Sender<Call>, request: Request) -> HttpResponse {
     match call(&calls, request).await {
-        Ok(response) => Json(Arc::new(response)).into_response(),
+        Ok(response) => Json(response).into_response(),
         Err(failure) => failed(&failure),
     }
 }
