@@ -8,5 +8,6 @@ pub mod desired;
 pub mod health;
 pub mod host;
 pub mod maglev;
+pub mod metrics;
 pub mod primes;
 pub mod tracking;
