@@ -9,5 +9,7 @@ pub mod health;
 pub mod host;
 pub mod maglev;
 pub mod metrics;
+pub mod plan;
 pub mod primes;
+pub mod state;
 pub mod tracking;
