@@ -27,8 +27,7 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub fn is_v4(&self) -> bool {
-        let [high, low] = self.words();
-        high == 0 && (low & 0xffff_ffff) == u64::from_le_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0])
+        is_v4(self.words())
     }
 
     /// The last four bytes: the IPv4 address of a v4-mapped one.
@@ -62,6 +61,20 @@ impl Address {
 #[must_use]
 pub const fn v4_words(address: u32) -> [u64; 2] {
     [0, u64::from_le(0xffff_0000) | (address as u64) << 32]
+}
+
+/// Are these the words of a v4-mapped address?
+#[inline(always)]
+#[must_use]
+pub const fn is_v4(words: [u64; 2]) -> bool {
+    words[0] == 0 && words[1].to_le() as u32 == 0xffff_0000
+}
+
+/// The inverse of [`v4_words`].
+#[inline(always)]
+#[must_use]
+pub const fn v4_of(words: [u64; 2]) -> u32 {
+    (words[1] >> 32) as u32
 }
 
 impl From<IpAddr> for Address {

@@ -1,7 +1,5 @@
 //! A backend as the data plane sees it, ready to be written in front of a packet.
 
-use crate::addr::Address;
-
 /// A backend's id: one (pool, backend) pair of this LB, 1..=32,767; 0 is "none".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(transparent)]
@@ -66,8 +64,8 @@ impl Link {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Backend {
-    /// Outer destination.
-    pub destination: Address,
+    /// Outer destination, as [`Address::words`](crate::addr::Address::words).
+    pub destination: [u64; 2],
     /// Two copies: one is live (see [`State`]), the other may be rewritten.
     pub links: [Link; 2],
     /// See [`State`]; one 4-byte store makes all of a change visible.

@@ -7,7 +7,7 @@
 //! Entropy, so that the backend's NIC spreads load over its queues: GUE's UDP source port, IPIP's
 //! outer source address, and the flow label of an outer IPv6 header (RFC 6438).
 
-use crate::addr::Address;
+use crate::addr::{Address, is_v4, v4_of};
 use crate::backend::{Backend, Link, Outer};
 use crate::checksum;
 use crate::control::Settings;
@@ -184,7 +184,7 @@ impl Wrap<'_> {
             protocol: proto,
             checksum: checksum::finish(sum),
             source,
-            destination: (self.backend.destination.words()[1] >> 32) as u32,
+            destination: v4_of(self.backend.destination),
         }
     }
 
@@ -198,7 +198,7 @@ impl Wrap<'_> {
             next_header: proto,
             hop_limit: OUTER_TTL,
             source,
-            destination: self.backend.destination.words(),
+            destination: self.backend.destination,
         }
     }
 
@@ -250,8 +250,8 @@ impl Wrap<'_> {
         frame.udp = self.udp(36);
         frame.gue = self.gue(size_of::<PrivateV4>());
         let mut list = [0; CANDIDATES];
-        let count = self.candidates(tables, &mut list, |address| match address.is_v4() {
-            true => Some((address.words()[1] >> 32) as u32),
+        let count = self.candidates(tables, &mut list, |address| match is_v4(address) {
+            true => Some(v4_of(address)),
             false => None,
         });
         frame.private = PrivateV4 {
@@ -274,9 +274,9 @@ impl Wrap<'_> {
         frame.udp = self.udp(84);
         frame.gue = self.gue(size_of::<PrivateV6>());
         let mut list = [[0; 2]; CANDIDATES];
-        let count = self.candidates(tables, &mut list, |address| match address.is_v4() {
+        let count = self.candidates(tables, &mut list, |address| match is_v4(address) {
             true => None,
-            false => Some(address.words()),
+            false => Some(address),
         });
         frame.private = PrivateV6 {
             version_hop: PRIVATE_VERSION << 4,
@@ -295,7 +295,7 @@ impl Wrap<'_> {
         &self,
         tables: &T,
         list: &mut [A; CANDIDATES],
-        family: impl Fn(Address) -> Option<A>,
+        family: impl Fn([u64; 2]) -> Option<A>,
     ) -> u8 {
         let History { base, last } = self.decision.history;
         if base.0 == 0 && last[0].0 == 0 {

@@ -257,7 +257,7 @@ fn icmp_v4<P: Packet>(
     let Some(ip) = packet.get::<Ipv4>(quote) else { return Parsed::Done(Outcome::Malformed) };
     let header = (ip.version_ihl & 0xf) as usize * 4;
     let first = ip.fragment.get() & 0x1fff == 0;
-    if v4_words(ip.source) != here.address.address.words() || !first {
+    if v4_words(ip.source) != here.address.address || !first {
         return Parsed::Done(Outcome::IcmpUnmatched);
     }
     let Some(ports) = quoted_ports(packet, quote + header) else {
@@ -290,7 +290,7 @@ fn icmp_v6<P: Packet>(
     }
     let quote = at + size_of::<Icmp>();
     let Some(ip) = packet.get::<Ipv6>(quote) else { return Parsed::Done(Outcome::Malformed) };
-    if { ip.source } != here.address.address.words() {
+    if { ip.source } != here.address.address {
         return Parsed::Done(Outcome::IcmpUnmatched);
     }
     let (proto, at) = match extensions(packet, ip.next_header, quote + size_of::<Ipv6>()) {

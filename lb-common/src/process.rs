@@ -20,14 +20,46 @@ pub struct Verdict {
     pub backend: BackendId,
     /// The interface it leaves by, for tx and redirect.
     pub interface: u32,
-    /// A drop whose sender should be told: the packet, for [`icmp::too_big`].
-    pub answer: Option<(Inner, u16)>,
+    /// A drop whose sender should be told, for [`icmp::too_big`].
+    pub answer: Answer,
+}
+
+/// The packet that a "too big" answers, and the MTU it tells, in one word: an `Option` of parts
+/// would leave them unset on the way of every other packet, which the verifier refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Answer(pub u64);
+
+impl Answer {
+    /// Nobody is told.
+    pub const NONE: Self = Self(0);
+
+    /// The sender of `inner` is told the largest packet that fits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(inner: &Inner, mtu: u16) -> Self {
+        let v6 = (inner.v6 as u64) << 48;
+        Self(inner.offset as u64 | (mtu as u64) << 16 | (inner.length as u64) << 32 | v6)
+    }
+
+    /// The inverse of [`Answer::new`]; the ToS is not kept.
+    #[inline(always)]
+    #[must_use]
+    pub const fn parts(self) -> (Inner, u16) {
+        let inner = Inner {
+            offset: self.0 as u16,
+            v6: self.0 >> 48 != 0,
+            tos: 0,
+            length: (self.0 >> 32) as u16,
+        };
+        (inner, (self.0 >> 16) as u16)
+    }
 }
 
 impl Verdict {
     #[inline(always)]
     const fn new(outcome: Outcome, vip: u16, backend: BackendId) -> Self {
-        Self { outcome, vip, backend, interface: 0, answer: None }
+        Self { outcome, vip, backend, interface: 0, answer: Answer::NONE }
     }
 }
 
@@ -70,10 +102,9 @@ fn forward<P: Packet, T: Tables>(
     }
     if flow.inner.length > state.inner_mtu {
         // RFC 4443 section 2.4 (e): no error about an error.
-        let answer = if flow.segment == Segment::Quoted {
-            None
-        } else {
-            Some((flow.inner, state.inner_mtu))
+        let answer = match flow.segment {
+            Segment::Quoted => Answer::NONE,
+            _ => Answer::new(&flow.inner, state.inner_mtu),
         };
         return Verdict { answer, ..Verdict::new(Outcome::TooBig, vip, owner) };
     }

@@ -4,8 +4,6 @@
 //! [`VipRoot`]); it chooses a multiplier with which every key lies within [`PROBES`] places of
 //! its hash, so a lookup is bounded and nearly always one cache line.
 
-use crate::addr::Address;
-
 /// Places of the address table (at most a quarter is used).
 pub const ADDRESS_PLACES: usize = 16_384;
 /// Places of the port table, all addresses together.
@@ -17,8 +15,8 @@ pub const PROBES: usize = 4;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C, align(32))]
 pub struct AddressEntry {
-    /// The address; all zero = an empty place.
-    pub address: Address,
+    /// The address, as [`Address::words`](crate::addr::Address::words); all zero = an empty place.
+    pub address: [u64; 2],
     /// Where this address's ports begin in the port table.
     pub first_port: u32,
     /// Its number of places there minus one: a power of two minus one.
@@ -122,7 +120,7 @@ impl VipIndex {
         let mut probe = 0;
         while probe < PROBES {
             let entry = &self.addresses[(first + probe) & (ADDRESS_PLACES - 1)];
-            let found = entry.address.words();
+            let found = entry.address;
             if found[0] == words[0] && found[1] == words[1] {
                 return Some(entry);
             }

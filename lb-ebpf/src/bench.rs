@@ -18,7 +18,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::XdpContext;
-use lb_common::addr::Address;
+use lb_common::addr::v4_of;
 use lb_common::backend::{Backend, Link};
 use lb_common::checksum;
 use lb_common::encap::IpipV4;
@@ -105,15 +105,10 @@ pub fn floor_encap(context: XdpContext) -> u32 {
             protocol: 4,
             checksum: checksum::finish(sum),
             source: 0x12c6,
-            destination: v4(destination),
+            destination: v4_of(*destination),
         };
         xdp_action::XDP_TX
     })
-}
-
-#[inline(always)]
-fn v4(address: &Address) -> u32 {
-    (address.words()[1] >> 32) as u32
 }
 
 /// The balancer.

@@ -6,8 +6,7 @@ use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::programs::XdpContext;
 use lb_common::icmp;
 use lb_common::packet::Packet as _;
-use lb_common::parse::Inner;
-use lb_common::process::{Verdict, process};
+use lb_common::process::{Answer, Verdict, process};
 use lb_common::verdict::{Action, Outcome};
 
 use crate::maps::{self, Maps};
@@ -45,28 +44,19 @@ fn drop(context: &XdpContext, verdict: &Verdict, length: u16) -> u32 {
         context.as_ptr().cast(),
         verdict.outcome as u64 | (verdict.vip as u64) << 16 | (length as u64) << 32,
     );
-    match verdict.answer {
-        Some((inner, mtu)) => lb_too_big(context.as_ptr().cast(), pack(inner, mtu)),
-        None => xdp_action::XDP_DROP,
+    if verdict.answer == Answer::NONE {
+        return xdp_action::XDP_DROP;
     }
-}
-#[inline(always)]
-const fn pack(inner: Inner, mtu: u16) -> u64 {
-    inner.offset as u64 | (mtu as u64) << 16 | (inner.length as u64) << 32 | (inner.v6 as u64) << 48
+    lb_too_big(context.as_ptr().cast(), verdict.answer.0)
 }
 
 /// Tells a sender that its packet is too big, within the budget; verified once for all packets.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lb_too_big(context: *mut xdp_md, packed: u64) -> u32 {
+pub extern "C" fn lb_too_big(context: *mut xdp_md, answer: u64) -> u32 {
     let mut packet = XdpPacket::from_raw(context);
-    let inner = Inner {
-        offset: packed as u16,
-        v6: packed >> 48 != 0,
-        tos: 0,
-        length: (packed >> 32) as u16,
-    };
-    if maps::icmp_allowed() && icmp::too_big(&mut packet, &inner, (packed >> 16) as u16) {
+    let (inner, mtu) = Answer(answer).parts();
+    if maps::icmp_allowed() && icmp::too_big(&mut packet, &inner, mtu) {
         xdp_action::XDP_TX
     } else {
         xdp_action::XDP_DROP

@@ -207,8 +207,9 @@ impl Dataplane {
             Outer::IpipV4 => settings.ipip_prefix_v4,
             Outer::GueV4 | Outer::IpipV6 | Outer::GueV6 => settings.source_v4,
         };
-        let destination = Address::from(spec.destination);
-        let checksum = checksum_base(destination, source);
+        let address = Address::from(spec.destination);
+        let checksum = checksum_base(address, source);
+        let destination = address.words();
         let link = State::unpack(old.state).link ^ 1;
         let inner_mtu = match spec.link {
             Some(_) => spec.path_mtu.saturating_sub(outer.overhead()),

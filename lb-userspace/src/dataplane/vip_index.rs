@@ -89,8 +89,8 @@ fn fill(
     let mut free = 1;
     for (address, vips) in by_address {
         let Some(mut entry) = place_ports(index, multiplier, vips, &mut free) else { return false };
-        entry.address = Address::from(*address);
-        let first = address_place(entry.address.words(), multiplier);
+        entry.address = Address::from(*address).words();
+        let first = address_place(entry.address, multiplier);
         let place = (0..PROBES)
             .map(|probe| (first + probe) & (ADDRESS_PLACES - 1))
             .find(|place| index.addresses.get(*place) == Some(&AddressEntry::default()));
