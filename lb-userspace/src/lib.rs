@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod dataplane;
 pub mod desired;
 pub mod health;
@@ -11,5 +12,6 @@ pub mod maglev;
 pub mod metrics;
 pub mod plan;
 pub mod primes;
+pub mod shutdown;
 pub mod state;
 pub mod tracking;

@@ -41,15 +41,17 @@ pub(super) fn scan(
     now: u16,
 ) -> impl Iterator<Item = FlowRecord> + '_ {
     let buckets = (0..flows.count()).filter_map(|index| flows.get(index));
-    buckets.flatten().filter_map(move |entry| {
-        let entry = Entry(entry.load(Ordering::Relaxed));
-        let remaining_ticks = entry.remaining(now);
-        (entry.0 != 0 && remaining_ticks != 0).then(|| FlowRecord {
-            tag: entry.tag(),
-            owner: entry.owner(),
-            state: entry.state(),
-            remaining_ticks,
-        })
+    buckets.flatten().filter_map(move |entry| record(Entry(entry.load(Ordering::Relaxed)), now))
+}
+
+/// A live entry in words.
+fn record(entry: Entry, now: u16) -> Option<FlowRecord> {
+    let remaining_ticks = entry.remaining(now);
+    (entry.0 != 0 && remaining_ticks != 0).then(|| FlowRecord {
+        tag: entry.tag(),
+        owner: entry.owner(),
+        state: entry.state(),
+        remaining_ticks,
     })
 }
 
@@ -85,8 +87,12 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
     emptied
 }
 
-/// Empties the entries of an owner, live ones too; how many.
-pub(super) fn remove_owner(flows: &Region<[AtomicU64; WAYS]>, owner: BackendId, now: u16) -> usize {
+/// Forgets live flows; how many.
+pub(super) fn remove(
+    flows: &Region<[AtomicU64; WAYS]>,
+    now: u16,
+    goes: impl Fn(&FlowRecord) -> bool,
+) -> usize {
     let buckets = (0..flows.count()).filter_map(|index| flows.get(index));
     // Not emptied but put past its deadline: see `age`.
     let past = |entry: Entry| entry.touched(entry.state(), now);
@@ -94,9 +100,7 @@ pub(super) fn remove_owner(flows: &Region<[AtomicU64; WAYS]>, owner: BackendId, 
         .flatten()
         .filter(|place| {
             let entry = Entry(place.load(Ordering::Acquire));
-            entry.0 != 0
-                && entry.owner() == owner
-                && entry.remaining(now) != 0
+            record(entry, now).is_some_and(|flow| goes(&flow))
                 && place
                     .compare_exchange(entry.0, past(entry).0, Ordering::AcqRel, Ordering::Acquire)
                     .is_ok()
