@@ -4,13 +4,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use lb_userspace::cli::args::{Args, Command};
 use lb_userspace::cli::{self, CliError, EXIT_FAILED, EXIT_OK, Streams};
 use lb_userspace::dataplane::Dataplane;
 use lb_userspace::host::lock::{DIRECTORY, PinLock};
+use lb_common::ABI_VERSION;
 use lb_userspace::host::netlink::release_all;
+use lb_userspace::host::preflight::{self, PinFileSystem, Wants};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -41,6 +43,7 @@ fn run(args: &Args) -> Result<u8> {
 async fn unload(pin_path: &Path) -> Result<u8> {
     // A running lbd would go on writing into maps that nobody reads.
     let _lock = PinLock::take(Path::new(DIRECTORY), pin_path)?;
+    refuse_other_file_systems(pin_path).await?;
     let removed = Dataplane::unload(pin_path)?;
     let mut out = io::stdout();
     if removed.is_empty() {
@@ -54,6 +57,18 @@ async fn unload(pin_path: &Path) -> Result<u8> {
         writeln!(out, "released {released} neighbours")?;
     }
     Ok(EXIT_OK)
+}
+
+/// What is removed there must be pins, and not somebody's files.
+async fn refuse_other_file_systems(pin_path: &Path) -> Result<()> {
+    let wants = Wants { pin_path, interfaces: &[], layout: ABI_VERSION };
+    match preflight::gather(&wants).await.pin_file_system {
+        PinFileSystem::Bpf => Ok(()),
+        PinFileSystem::Other(_) => {
+            bail!("{} is not on a BPF file system: nothing is removed", pin_path.display())
+        }
+        PinFileSystem::Unknown(reason) => bail!("cannot look at {}: {reason}", pin_path.display()),
+    }
 }
 
 /// A reader such as `head` that has seen enough is no failure.
