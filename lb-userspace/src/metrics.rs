@@ -72,10 +72,17 @@ fn gauges<L: EncodeLabelSet>(
     Ok(())
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
+fn counter(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> fmt::Result {
+    ConstCounter::new(value).encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
 
-fn count(value: u64) -> Series<[(&'static str, &'static str); 0], u64> {
-    vec![(NO_LABELS, value)]
+fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    ConstGauge::new(value).encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
 /// A count as a gauge; beyond 2^53 it would be rounded, which no count here reaches.
@@ -120,8 +127,8 @@ impl Scrape {
         ];
         let states = states.map(|(state, value)| ([("state", state)], level(value)));
         gauges(out, "lb_flows", "Entries of the flow table", states.into())?;
-        let capacity = vec![(NO_LABELS, level(flows.capacity))];
-        gauges(out, "lb_flow_capacity", "Flows the flow table has room for", capacity)
+        let capacity = level(flows.capacity);
+        gauge(out, "lb_flow_capacity", "Flows the flow table has room for", capacity)
     }
 
     fn pools(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -181,11 +188,11 @@ impl Scrape {
             ("lb_drop_samples_lost", ("Drop samples nobody asked for in time", daemon.samples_lost)),
         ]);
         for (name, (help, value)) in totals {
-            counters(out, name, help, count(value))?;
+            counter(out, name, help, value)?;
         }
         let status = &self.0.status;
-        let generation = vec![(NO_LABELS, level(status.generation))];
-        gauges(out, "lb_config_generation", "Configurations taken so far", generation)?;
+        let generation = level(status.generation);
+        gauge(out, "lb_config_generation", "Configurations taken so far", generation)?;
         let states = [Health::Ok, Health::Degraded, Health::Down];
         let states = states.map(|it| ([("state", it.word())], flag(it == status.health)));
         gauges(out, "lb_health", "1 for the state the load balancer is in", states.into())?;

@@ -46,10 +46,21 @@ pub fn members(
     numbers: &Numbers,
     overrides: &BTreeMap<String, Override>,
 ) -> Vec<Member> {
+    let mut members = members_once_up(pool, numbers, overrides);
+    members.retain(|it| numbers.backends.get(&it.id).is_some_and(|record| record.member));
+    members
+}
+
+/// The members it would have if all of its backends had been up.
+#[must_use]
+pub fn members_once_up(
+    pool: &Pool,
+    numbers: &Numbers,
+    overrides: &BTreeMap<String, Override>,
+) -> Vec<Member> {
     let ids = numbers.of_pool(&pool.name);
     let of_backend = |backend: &Backend| {
         let id = *ids.get(backend.name.as_str())?;
-        numbers.backends.get(&id).filter(|record| record.member)?;
         let by_operator = overrides.get(&full_name(&pool.name, &backend.name));
         let (state, weight) = effective(backend, by_operator);
         let weight = if state == BackendState::Drain { 0 } else { u32::from(weight) };
@@ -159,7 +170,8 @@ pub fn changes(old: &Desired, new: &Desired, moved: &BTreeMap<String, Moved>) ->
         match old.pools.get(name) {
             Some(before) => pool_changes(before, pool, moved.get(name), &mut lines),
             None => {
-                let text = format!("{} backends, {} slots", pool.backends.len(), pool.maglev_size);
+                let slots = grouped(pool.maglev_size.into());
+                let text = format!("{} backends, {slots} slots", pool.backends.len());
                 lines.push(Line::new('+', format!("pool {name}"), text));
             }
         }
@@ -269,10 +281,22 @@ pub fn moved_text(moved: &Moved, slots: u32) -> String {
     } else {
         String::new()
     };
-    format!(
-        "{} of {slots} slots move ({share:.1}%); flows keep their backend{waits}",
-        moved.slots
-    )
+    let (moving, slots) = (grouped(moved.slots.into()), grouped(slots.into()));
+    format!("{moving} of {slots} slots move ({share:.1}%); flows keep their backend{waits}")
+}
+
+/// A count with its thousands apart: `65,537`.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn vips(old: &BTreeMap<VipKey, Vip>, new: &BTreeMap<VipKey, Vip>, lines: &mut Vec<Line>) {

@@ -166,8 +166,10 @@ impl Numbers {
             }
         }
         // One that comes back proves itself anew, unless nobody asks for proof.
-        for record in self.backends.values_mut().filter(|record| record.retired) {
-            record.member = false;
+        for record in self.backends.values_mut() {
+            let pool = desired.pools.get(&record.pool);
+            let is_trusted = !record.retired && pool.is_some_and(|pool| pool.health.is_none());
+            record.member = is_trusted || (record.member && !record.retired);
         }
         Ok(())
     }
@@ -205,6 +207,8 @@ pub struct Journal {
     pub generation: u64,
     /// When the last one was taken, RFC 3339.
     pub applied: String,
+    /// A digest of that configuration, to notice that another one begins.
+    pub config_digest: u64,
     /// A digest of the cluster secret: with another one every flow would have another slot.
     pub secret_digest: u64,
     /// The numbers.

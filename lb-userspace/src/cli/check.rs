@@ -63,8 +63,16 @@ pub(super) async fn check(
 }
 
 fn summary(desired: &Desired) -> String {
-    let pools = desired.pools.len();
-    format!("ok: {} VIPs, {pools} pools, {} backends", desired.vips.len(), desired.backend_count())
+    let counts = [
+        (desired.vips.len(), "VIP"),
+        (desired.pools.len(), "pool"),
+        (desired.backend_count(), "backend"),
+    ];
+    let counts = counts.map(|(count, what)| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    });
+    format!("ok: {}", counts.join(", "))
 }
 
 /// Compares the path to each backend with what its pool's encapsulation adds.

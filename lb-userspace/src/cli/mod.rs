@@ -165,6 +165,8 @@ async fn change_config(
     format: Format,
     streams: &mut Streams<'_>,
 ) -> Result<u8, CliError> {
+    // Absolute, because lbd stands in another directory.
+    let file = &std::path::absolute(file)?;
     let sources = config::files::read_sources(file)
         .map_err(|report| CliError::Config(report_text(&report, streams.color)))?;
     let files = sources.into_iter();

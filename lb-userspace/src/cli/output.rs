@@ -1,10 +1,11 @@
 //! The tables of lbctl: the answers of the API for people. Columns are stable; new ones come last.
 
-use super::table::{Columns, age, grouped, short};
+use super::table::{Columns, age, short};
 use crate::api::types::{
     BackendStatus, Count, DroppedPacket, Drops, FlowStatus, Outcome, PoolStatus, Stats, Status,
     Trace, TracedFlow, VipStatus, Vips,
 };
+use crate::plan::grouped;
 
 /// The head of the samples that `drops --watch` prints.
 pub const SAMPLES_HEAD: &str = "TIME                      REASON          VIP  FLOW\n";

@@ -69,19 +69,6 @@ pub(super) fn short(count: f64) -> String {
     }
 }
 
-/// A count with its thousands apart: `65,537`.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// An age: `42s`, `3h12m`, `5d07h`.
 pub(super) fn age(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
@@ -109,10 +96,6 @@ mod tests {
             (999_960.0, "1.0M"),
         ] {
             assert_eq!(short(count), want);
-        }
-        for (count, want) in [(0, "0"), (999, "999"), (65_537, "65,537"), (1_000_000, "1,000,000")]
-        {
-            assert_eq!(grouped(count), want);
         }
         for (milliseconds, want) in
             [(999, "0s"), (61_000, "1m01s"), (11_520_000, "3h12m"), (457_200_000, "5d07h")]

@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 use super::pools::View;
 use super::{Controller, Moment};
 use crate::dataplane::{BackendSpec, Error, SettingsSpec, VipSpec, VipTracking};
-use crate::desired::{Port, Protocol, Secret, Tracking, Vip, VipKey};
+use crate::desired::{Desired, Port, Protocol, Secret, Tracking, Vip, VipKey};
 use crate::host::clock;
 use crate::state::{JOURNAL_VERSION, Journal, Record};
 use crate::tracking::{CONTESTED, PoolTracker, Rendered};
@@ -55,6 +55,14 @@ impl Outlet {
 pub(super) fn digest(secret: &Secret) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(DIGEST_KEYS.0, DIGEST_KEYS.1);
     hasher.write(secret.bytes());
+    hasher.finish()
+}
+
+/// A digest of a configuration, to tell it from another one.
+pub(super) fn config_digest(desired: &Desired) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(DIGEST_KEYS.0, DIGEST_KEYS.1);
+    // Plain data is always written; were it not, each start would count as a new configuration.
+    hasher.write(&serde_json::to_vec(desired).unwrap_or_default());
     hasher.finish()
 }
 
@@ -110,6 +118,7 @@ impl Controller {
             version: JOURNAL_VERSION,
             generation: self.generation,
             applied: self.applied.clone(),
+            config_digest: config_digest(&self.desired),
             secret_digest: digest(&self.secret),
             numbers: self.numbers.clone(),
             overrides: self.overrides.clone(),

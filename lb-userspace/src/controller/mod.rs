@@ -223,8 +223,14 @@ impl Controller {
             age_due: now.boot + AGE_INTERVAL,
             wanted: Wanted::default(),
         };
+        let mut is_same = false;
         if let Some(journal) = journal {
+            is_same = journal.config_digest == effects::config_digest(&new.desired);
             new.continue_from(journal, &path)?;
+        }
+        if !is_same {
+            new.generation += 1;
+            new.applied = crate::host::clock::rfc3339(now.wall);
         }
         new.numbers.assign(&new.desired, new.room)?;
         new.adopt(now);

@@ -88,9 +88,10 @@ impl Controller {
             .map_err(|error| Failure::refused(error.to_string()))?;
         let changes = plan::changes(old, new, &self.moves(new, &numbers));
         let mut notes = self.override_notes(new);
-        if let Some(path) = path.filter(|path| *path != self.options.config) {
+        let is_other = path.filter(|path| *path != self.options.config && !changes.is_empty());
+        if let Some(path) = is_other {
             let start = self.options.config.display();
-            notes.push(format!("lbd starts with {start}, not with {}", path.display()));
+            notes.push(format!("after a restart lbd takes {start} again, not {}", path.display()));
         }
         let outcome = Outcome {
             version: API_VERSION,
@@ -105,16 +106,12 @@ impl Controller {
 
     /// What each pool would move, were its new backends up.
     fn moves(&self, new: &Desired, numbers: &Numbers) -> BTreeMap<String, Moved> {
-        let mut numbers = numbers.clone();
-        for record in numbers.backends.values_mut() {
-            record.member |= !record.retired;
-        }
         let mut moves = BTreeMap::new();
         for (name, pool) in &new.pools {
             let tracker = self.pools.get(name).and_then(|pool| pool.tracker.as_ref());
             let is_same = self.desired.pools.get(name) == Some(pool);
             if let Some(tracker) = tracker.filter(|_| !is_same) {
-                let members = plan::members(pool, &numbers, &self.overrides);
+                let members = plan::members_once_up(pool, numbers, &self.overrides);
                 moves.insert(name.clone(), tracker.moved_slots(&members));
             }
         }

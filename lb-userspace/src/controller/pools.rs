@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Controller, Moment};
 use crate::desired::{Health as Check, Pool};
 use crate::health::{BackendKey, HealthEvent};
+use crate::maglev::Member;
 use crate::plan;
 use crate::tracking::{Change, ChangeKind, PoolTracker, Purge, RestoreError, State};
 
@@ -28,8 +29,10 @@ pub(super) struct PoolState {
     pub(super) number: u16,
     /// None until the first verdicts are in.
     pub(super) tracker: Option<PoolTracker>,
-    /// When a pool without tracker stops waiting.
-    start_by: Duration,
+    /// Until then the table waits for backends of which nothing is known yet: a new pool's first
+    /// table, and a change that brings new backends. So it is one change, and none of them takes
+    /// all flows only because its probes were the quickest.
+    wait_until: Duration,
     /// The table that is in force.
     pub(super) published: Option<u64>,
     pub(super) view: View,
@@ -37,21 +40,24 @@ pub(super) struct PoolState {
     pub(super) leaving: bool,
     /// Entries that go once the table is in force.
     pub(super) purges: Vec<Purge>,
-    /// When the tracker has something to do by itself.
+    /// A change waits for `wait_until`.
+    waits: bool,
+    /// When there is something to do without an event.
     deadline: Option<Duration>,
 }
 
 impl PoolState {
-    fn new(number: u16, start_by: Duration) -> Self {
+    fn new(number: u16, wait_until: Duration) -> Self {
         Self {
             number,
             tracker: None,
-            start_by,
+            wait_until,
             published: None,
             view: View::default(),
             leaving: false,
             purges: Vec::new(),
-            deadline: Some(start_by),
+            waits: false,
+            deadline: Some(wait_until),
         }
     }
 
@@ -74,7 +80,9 @@ impl PoolState {
 
     /// To be called after anything that may have moved the tracker's deadline.
     pub(super) fn rewind(&mut self) {
-        self.deadline = self.tracker.as_ref().map_or(Some(self.start_by), |it| it.next_deadline());
+        let tracker = self.tracker.as_ref().and_then(PoolTracker::next_deadline);
+        let wait = Some(self.wait_until).filter(|_| self.tracker.is_none() || self.waits);
+        self.deadline = tracker.into_iter().chain(wait).min();
     }
 }
 
@@ -111,10 +119,8 @@ impl Controller {
         let Some(desired) = self.desired.pools.get(name) else { return };
         let settings = plan::tracking_settings(&self.desired, desired);
         let Some(pool) = self.pools.get_mut(name) else { return };
-        if pool.tracker.is_none() {
-            let wait = desired.health.as_ref().map_or(Duration::ZERO, first_verdicts);
-            pool.start_by = pool.start_by.max(now.boot + wait);
-        }
+        let wait = desired.health.as_ref().map_or(Duration::ZERO, first_verdicts);
+        pool.wait_until = now.boot + wait;
         let adjusted = pool.tracker.as_mut().and_then(|tracker| tracker.reconfigure(settings));
         self.note_changes(name, adjusted.as_slice());
         self.reconcile(name, now);
@@ -126,9 +132,19 @@ impl Controller {
         let Some(desired) = self.desired.pools.get(name) else { return };
         let members = plan::members(desired, &self.numbers, &self.overrides);
         let verdicts = self.verdicts_of(desired);
+        let is_known = verdicts.len() == desired.backends.len();
         let Some(pool) = self.pools.get_mut(name) else { return };
-        let Some(tracker) = &mut pool.tracker else { return };
-        let mut changes = tracker.propose(&members, now.boot);
+        let Some(tracker) = &mut pool.tracker else { return pool.rewind() };
+        // While all that should take flows are yet unproven, the old table is better than none.
+        let is_served = |members: &[Member]| members.iter().any(|member| member.weight > 0);
+        let is_outage = !is_served(&members)
+            && is_served(&plan::members_once_up(desired, &self.numbers, &self.overrides))
+            && is_served(tracker.current().members());
+        pool.waits = !is_known && now.boot < pool.wait_until;
+        let mut changes = Vec::new();
+        if !pool.waits && !is_outage {
+            changes = tracker.propose(&members, now.boot);
+        }
         for member in &members {
             match (verdicts.get(&member.id), tracker.current().is_dead(member.id)) {
                 (Some(true), true) => changes.extend(tracker.backend_up(member.id, now.boot)),
@@ -184,7 +200,7 @@ impl Controller {
             let Some(desired) = self.desired.pools.get(&name).cloned() else { continue };
             let verdicts = self.verdicts_of(&desired);
             let Some(pool) = self.pools.get_mut(&name) else { continue };
-            if verdicts.len() < desired.backends.len() && now.boot < pool.start_by {
+            if verdicts.len() < desired.backends.len() && now.boot < pool.wait_until {
                 continue;
             }
             // The first table has all of them, so that those who are late move no slot twice.
@@ -220,8 +236,12 @@ impl Controller {
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             let Some(tracker) = &mut pool.tracker else { continue };
             let changes = tracker.tick(now.boot, None);
+            let is_overdue = pool.waits && pool.wait_until <= now.boot;
             pool.rewind();
             self.note_changes(&name, &changes);
+            if is_overdue {
+                self.reconcile(&name, now);
+            }
         }
     }
 
@@ -243,8 +263,12 @@ impl Controller {
         self.outlet.journal_dirty = true;
         let id = self.numbers.of_pool(name).get(backend.as_str()).copied();
         let Some(id) = id else { return };
-        if self.numbers.backends.get(&id).is_some_and(|record| !record.member) {
-            return self.reconcile(&name.clone(), now);
+        let is_new = self.numbers.backends.get(&id).is_some_and(|record| !record.member);
+        if is_new || self.pools.get(name).is_some_and(|pool| pool.waits) {
+            self.reconcile(name, now);
+        }
+        if is_new {
+            return;
         }
         let Some(pool) = self.pools.get_mut(name) else { return };
         let Some(tracker) = &mut pool.tracker else { return };
