@@ -11,7 +11,7 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, ensure};
 
 const TARGET: &str = "bpfel-unknown-none";
-const PROGRAMS: [&str; 4] = ["balancer", "agent", "bench", "probe"];
+const PROGRAMS: [&str; 4] = ["balancer", "agent", "probe", "bench"];
 const RUSTFLAGS: [&str; 4] = [
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",

@@ -20,8 +20,8 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// Half of what a deadline's 15 bits can tell apart.
-    pub const MAX: u16 = 0x3fff;
+    /// Half of what a deadline can tell apart: more than two hours.
+    pub const MAX: u16 = crate::flow::DEADLINE / 2;
 }
 
 /// What holds for every packet; each field may change alone.

@@ -143,8 +143,8 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
     let tag = (ask.hash >> 32) as u32;
     let index = flow::bucket_of(ask.hash, settings.bucket_mask);
     let Some(mut holder) = tables.bucket(index) else { return (ask.slot.backend(), Path::Miss) };
-    let (mut found, full) = flow::find(&holder, tag, now);
-    if found.is_none() && full {
+    let (mut found, overflowed) = flow::find(&holder, tag, now);
+    if found.is_none() && overflowed {
         let other = flow::alternate(index, tag, settings.bucket_mask);
         let Some(bucket) = tables.bucket(other) else { return (ask.slot.backend(), Path::Miss) };
         (found, _) = flow::find(&bucket, tag, now);
@@ -199,16 +199,22 @@ fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, n
 fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) {
     let mut attempt = 0;
     let mut index = index;
+    let mut moved = false;
     while attempt < ATTEMPTS {
-        let Some(bucket) = tables.bucket(index) else { return };
-        match flow::room(&bucket, entry.tag(), now) {
-            Some(place) => {
-                if bucket.exchange(place.way, place.entry, entry) {
-                    return;
-                }
-            }
-            None => index = flow::alternate(index, entry.tag(), mask),
-        }
         attempt += 1;
+        let Some(bucket) = tables.bucket(index) else { return };
+        if let Some(place) = flow::room(&bucket, entry.tag(), now) {
+            if bucket.exchange(place.way, place.entry, entry.replacing(place.entry)) {
+                return;
+            }
+            continue;
+        }
+        // The mark first: a lookup must never miss what lies in the other bucket.
+        let first = bucket.load(0);
+        if moved || !(first.overflowed() || bucket.exchange(0, first, first.marked())) {
+            return;
+        }
+        index = flow::alternate(index, entry.tag(), mask);
+        moved = true;
     }
 }

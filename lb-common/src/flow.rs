@@ -2,13 +2,13 @@
 //! compare-and-exchange, so that two CPUs and user space never lose each other's work.
 //!
 //! An entry is: bits 32..64 the tag (upper half of the flow hash), 17..32 the owner, 15..17 the
-//! state, 0..15 the deadline in ticks. Owner 0 does not exist, so 0 is an empty entry. Together
-//! with its bucket an entry gives 32 + log2(buckets) bits of the flow hash, and its slot in any
-//! table, which is all that a scan from user space needs.
+//! state, 14 a mark of the bucket, 0..14 the deadline in ticks. Owner 0 does not exist: it means
+//! an empty entry. Together with its bucket an entry gives 32 + log2(buckets) bits of the flow
+//! hash, and its slot in any table, which is all that a scan from user space needs.
 //!
 //! A flow lives in the bucket of its hash or, when that is full of flows that may not be pushed
-//! out, in one other. The other is only read when the first has no empty entry; whoever empties
-//! entries of full buckets must mind that (see [`alternate`]).
+//! out, in one other. The mark, in the bucket's first entry only, says that this has happened: a
+//! lookup reads a second cache line only then, so a flood never makes it do so.
 
 use crate::backend::BackendId;
 
@@ -18,6 +18,11 @@ pub const WAYS: usize = 8;
 /// How often an insertion starts anew when another CPU changed the entry it had chosen. Each
 /// loss means that somebody else succeeded; after this the packet goes on without an entry.
 pub const ATTEMPTS: usize = 3;
+
+/// The bits of a deadline; the future is half of them.
+pub const DEADLINE: u16 = 0x3fff;
+/// The mark of a bucket from which a flow went to its other bucket.
+const OVERFLOWED: u64 = 1 << 14;
 
 /// What is known of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +50,7 @@ impl Entry {
             (tag as u64) << 32
                 | ((owner.0 & 0x7fff) as u64) << 17
                 | (state as u64) << 15
-                | (deadline & 0x7fff) as u64,
+                | (deadline & DEADLINE) as u64,
         )
     }
 
@@ -78,30 +83,59 @@ impl Entry {
     #[inline(always)]
     #[must_use]
     pub const fn remaining(self, now: u16) -> u16 {
-        let left = (self.0 as u16).wrapping_sub(now) & 0x7fff;
-        if left > 0x3fff { 0 } else { left }
+        let left = (self.0 as u16).wrapping_sub(now) & DEADLINE;
+        if left > DEADLINE / 2 { 0 } else { left }
     }
 
     /// Same tag and owner, other state and deadline.
     #[inline(always)]
     #[must_use]
     pub const fn touched(self, state: State, deadline: u16) -> Self {
-        Self(self.0 & !0x1_ffff | (state as u64) << 15 | (deadline & 0x7fff) as u64)
+        let kept = self.0 & !(3 << 15 | DEADLINE as u64);
+        Self(kept | (state as u64) << 15 | (deadline & DEADLINE) as u64)
+    }
+
+    /// No flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.owner().0 == 0
+    }
+
+    /// The mark of the bucket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn overflowed(self) -> bool {
+        self.0 & OVERFLOWED != 0
+    }
+
+    /// This entry in the place of another, whose mark stays.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replacing(self, old: Self) -> Self {
+        Self(self.0 & !OVERFLOWED | old.0 & OVERFLOWED)
+    }
+
+    /// The same with the mark set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn marked(self) -> Self {
+        Self(self.0 | OVERFLOWED)
     }
 }
 
-/// The current tick, 15 bits.
+/// The current tick, 14 bits.
 #[inline(always)]
 #[must_use]
 pub const fn tick(jiffies: u64, shift: u32) -> u16 {
-    (jiffies >> (shift & 31)) as u16 & 0x7fff
+    (jiffies >> (shift & 31)) as u16 & DEADLINE
 }
 
 /// The deadline of a flow touched now: never early, at most one tick late.
 #[inline(always)]
 #[must_use]
 pub const fn deadline(now: u16, idle: u16) -> u16 {
-    now.wrapping_add(idle).wrapping_add(1) & 0x7fff
+    now.wrapping_add(idle).wrapping_add(1) & DEADLINE
 }
 
 /// The bucket of a flow.
@@ -176,27 +210,26 @@ const fn select(mask: u64, new: u64, old: u64) -> u64 {
     old ^ ((old ^ new) & mask)
 }
 
-/// The entry of a tag (an entry past its deadline counts as absent), and whether the bucket has
-/// no empty entry, so that the alternate must be asked too.
+/// The entry of a tag (one past its deadline counts as absent), and whether the other bucket must
+/// be asked too.
 #[inline(always)]
 pub fn find<B: Bucket>(bucket: &B, tag: u32, now: u16) -> (Option<Found>, bool) {
-    let (mut entry, mut place, mut empty) = (0, 0, 0);
+    let first = bucket.load(0);
+    let (mut entry, mut place) = (0, 0);
     let mut way = 0;
     while way < WAYS {
-        let here = bucket.load(way).0;
+        let here = if way == 0 { first.0 } else { bucket.load(way).0 };
         let same = negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
         entry = select(same, here, entry);
         place = select(same, way as u64, place);
-        empty |= negative((here & 0xffff_ffff).wrapping_sub(1));
         way += 1;
     }
     let entry = Entry(entry);
-    let full = empty == 0;
     // An empty entry looks like tag 0.
-    if entry.0 as u32 == 0 || entry.remaining(now) == 0 {
-        return (None, full);
+    if entry.is_empty() || entry.remaining(now) == 0 {
+        return (None, first.overflowed());
     }
-    (Some(Found { way: place as usize & (WAYS - 1), entry }), full)
+    (Some(Found { way: place as usize & (WAYS - 1), entry }), false)
 }
 
 /// The entry that a new one may replace: the flow's own old one, then an empty one, then one past
@@ -210,12 +243,13 @@ pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Option<Found> {
     let mut way = 0;
     while way < WAYS {
         let here = bucket.load(way).0;
-        let used = !negative((here & 0xffff_ffff).wrapping_sub(1));
+        let owner = here << 32 >> 49;
+        let used = negative(owner.wrapping_neg());
         let same = used & negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
-        let left = here.wrapping_sub(now as u64 + 1) & 0x7fff;
-        let alive = used & negative(left.wrapping_sub(0x3fff));
+        let left = here.wrapping_sub(now as u64 + 1) & DEADLINE as u64;
+        let alive = used & negative(left.wrapping_sub(DEADLINE as u64 / 2));
         let taken = negative_bit(((here >> 15) & 3).wrapping_neg());
-        let in_use = negative_bit((here & 0xffff_ffff).wrapping_neg());
+        let in_use = negative_bit(owner.wrapping_neg());
         let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));
         let score = class << CLASS | left << 4 | way as u64;
         let better = negative(score.wrapping_sub(best));

@@ -66,6 +66,9 @@ macro_rules! wire {
 }
 pub(crate) use wire;
 
+// SAFETY: bytes only.
+unsafe impl<const N: usize> Wire for [u8; N] {}
+
 /// `N` 32-bit words, to be summed.
 #[derive(Clone, Copy)]
 #[repr(C)]

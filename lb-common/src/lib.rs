@@ -10,6 +10,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod addr;
+pub mod agent;
 pub mod backend;
 pub mod checksum;
 pub mod control;
@@ -70,6 +71,7 @@ pub mod map_name {
 #[cfg(feature = "user")]
 mod pod {
     use crate::{
+        agent,
         backend::Backend,
         verdict::{Counter, DropSample, VipCounters},
     };
@@ -82,4 +84,6 @@ mod pod {
     unsafe impl aya::Pod for VipCounters {}
     // SAFETY: repr(C), integers and byte arrays only, no padding (asserted beside the type).
     unsafe impl aya::Pod for DropSample {}
+    // SAFETY: repr(C), integers and byte arrays only, no padding (asserted beside the type).
+    unsafe impl aya::Pod for agent::Settings {}
 }

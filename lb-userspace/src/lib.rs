@@ -1,5 +1,6 @@
 //! The control plane of the load balancer; the binaries `lbd`, `lbctl` and `lb-agent` are thin.
 
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -1,5 +1,6 @@
 //! The flow table from user space: plain memory reads, 8 bytes an entry.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::backend::BackendId;
@@ -47,7 +48,7 @@ pub(super) fn scan(
 /// A live entry in words.
 fn record(entry: Entry, now: u16) -> Option<FlowRecord> {
     let remaining_ticks = entry.remaining(now);
-    (entry.0 != 0 && remaining_ticks != 0).then(|| FlowRecord {
+    (!entry.is_empty() && remaining_ticks != 0).then(|| FlowRecord {
         tag: entry.tag(),
         owner: entry.owner(),
         state: entry.state(),
@@ -55,67 +56,80 @@ fn record(entry: Entry, now: u16) -> Option<FlowRecord> {
     })
 }
 
-/// Empties entries past their deadline; how many.
+/// Empties entries past their deadline, and takes the mark off buckets from which no live flow can
+/// have gone to its other bucket; how many were emptied.
 ///
-/// A lookup asks a flow's other bucket only when its own has no empty entry, so a full bucket is
-/// left full while a live flow may lie in the other bucket because of it. Which flows those are an
-/// entry does not say; any live flow whose other bucket it is counts.
+/// Which bucket a flow comes from an entry does not say: either of its two. A mark goes when no
+/// live flow has that bucket as its other one. A flow that goes there meanwhile would need a
+/// bucket full of live confirmed flows; those live a tick at least, so one that has room before
+/// and after this pass had room all the time.
 pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
     let mask = u32::try_from(flows.count().saturating_sub(1)).unwrap_or(u32::MAX);
-    let mut wanted = vec![false; flows.count()];
+    let mut emptied = 0;
+    let mut marked = BTreeSet::new();
     for index in 0..flows.count() {
         let Some(bucket) = flows.get(index) else { continue };
-        for entry in bucket {
-            let entry = Entry(entry.load(Ordering::Relaxed));
-            if entry.0 != 0 && entry.remaining(now) != 0 {
-                let here = u32::try_from(index).unwrap_or_default();
-                let other = flow::alternate(here, entry.tag(), mask) as usize;
-                if let Some(wanted) = wanted.get_mut(other) {
-                    *wanted = true;
-                }
+        emptied += empty_past(bucket, now);
+        let bucket = HostBucket(bucket);
+        if bucket.load(0).overflowed() && flow::room(&bucket, 0, now).is_some() {
+            marked.insert(u32::try_from(index).unwrap_or_default());
+        }
+    }
+    if marked.is_empty() {
+        return emptied;
+    }
+    for index in 0..flows.count() {
+        let here = u32::try_from(index).unwrap_or_default();
+        for entry in flows.get(index).into_iter().flatten() {
+            let entry = Entry(entry.load(Ordering::Acquire));
+            if !entry.is_empty() {
+                marked.remove(&flow::alternate(here, entry.tag(), mask));
             }
         }
     }
-    let mut emptied = 0;
-    for (index, wanted) in wanted.into_iter().enumerate() {
-        let Some(bucket) = flows.get(index) else { continue };
-        let full = bucket.iter().all(|entry| entry.load(Ordering::Relaxed) != 0);
-        if !(full && wanted) {
-            emptied += empty(bucket, |entry| entry.remaining(now) == 0);
+    for bucket in marked.into_iter().filter_map(|index| flows.get(index as usize)) {
+        let bucket = HostBucket(bucket);
+        let first = bucket.load(0);
+        if flow::room(&bucket, 0, now).is_some() {
+            // Lost to a packet: the next pass does it.
+            let _lost = bucket.exchange(0, first, first.replacing(Entry(0)));
         }
     }
     emptied
 }
 
-/// Forgets live flows; how many.
+/// Empties what is past its deadline; marks stay.
+fn empty_past(bucket: &[AtomicU64; WAYS], now: u16) -> usize {
+    bucket
+        .iter()
+        .filter(|place| {
+            let entry = Entry(place.load(Ordering::Acquire));
+            let empty = Entry(0).replacing(entry);
+            !entry.is_empty()
+                && entry.remaining(now) == 0
+                && place
+                    .compare_exchange(entry.0, empty.0, Ordering::AcqRel, Ordering::Acquire)
+                    .is_ok()
+        })
+        .count()
+}
+
+/// Empties the live entries that `goes` names; how many.
 pub(super) fn remove(
     flows: &Region<[AtomicU64; WAYS]>,
     now: u16,
     goes: impl Fn(&FlowRecord) -> bool,
 ) -> usize {
     let buckets = (0..flows.count()).filter_map(|index| flows.get(index));
-    // Not emptied but put past its deadline: see `age`.
-    let past = |entry: Entry| entry.touched(entry.state(), now);
     buckets
         .flatten()
         .filter(|place| {
             let entry = Entry(place.load(Ordering::Acquire));
+            let empty = Entry(0).replacing(entry);
             record(entry, now).is_some_and(|flow| goes(&flow))
                 && place
-                    .compare_exchange(entry.0, past(entry).0, Ordering::AcqRel, Ordering::Acquire)
+                    .compare_exchange(entry.0, empty.0, Ordering::AcqRel, Ordering::Acquire)
                     .is_ok()
-        })
-        .count()
-}
-
-fn empty(bucket: &[AtomicU64; WAYS], goes: impl Fn(Entry) -> bool) -> usize {
-    bucket
-        .iter()
-        .filter(|place| {
-            let entry = Entry(place.load(Ordering::Acquire));
-            entry.0 != 0
-                && goes(entry)
-                && place.compare_exchange(entry.0, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
         })
         .count()
 }

@@ -30,10 +30,11 @@ pub use self::object::Sizes;
 use self::rows::FreeRows;
 pub use self::vip_index::{VipSpec, VipTracking};
 use crate::desired::Encap;
+use crate::host::membarrier::wait_for_grace_period;
 
+mod debug_lines;
 mod error;
 mod flows;
-mod grace;
 mod host_tables;
 mod journal;
 mod kernel;
@@ -327,7 +328,10 @@ impl Dataplane {
     }
 
     fn grace(&self) -> Result<(), Error> {
-        if self.kernel.is_some() { grace::wait() } else { Ok(()) }
+        if self.kernel.is_none() {
+            return Ok(());
+        }
+        wait_for_grace_period().map_err(Error::Grace)
     }
 
     /// The kernel's tick.

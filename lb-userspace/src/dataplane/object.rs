@@ -56,10 +56,7 @@ impl Sizes {
     }
 
     /// Tells the loader.
-    pub(super) fn apply<'a>(
-        &self,
-        loader: &'a mut EbpfLoader<'static>,
-    ) -> &'a mut EbpfLoader<'static> {
+    pub(super) fn apply(&self, loader: &mut EbpfLoader<'_>) {
         loader
             .map_max_entries(map_name::SLOTS, self.slot_rows)
             .map_max_entries(map_name::HISTORY, self.slot_rows * 4)
@@ -67,6 +64,6 @@ impl Sizes {
             .map_max_entries(map_name::BACKEND_COUNTERS, self.backends)
             .map_max_entries(map_name::VIP_COUNTERS, self.vips)
             .map_max_entries(map_name::FLOWS, self.flow_buckets)
-            .map_max_entries(map_name::JOURNAL, self.journal_words)
+            .map_max_entries(map_name::JOURNAL, self.journal_words);
     }
 }

@@ -28,14 +28,12 @@
 //! 5. A death is no generation and is never prepared. What becomes of the dead one's flows is
 //!    [`OnDown`]: with `Keep` (the verdict may be wrong) the death is a change like any other: the
 //!    dead backend is the base if no window is open, misses go to it until the window closes, its
-//!    confirmed entries stay for as long as they live. Of the others those go that a SYN made, so
-//!    that a client's repeated SYN finds another backend; if the dead one did answer, the client's
-//!    next packet is a miss and returns to it (unless the slot has an older base: of a wrong
-//!    verdict's victims only the handshakes in flight there are lost). An unconfirmed entry in a
-//!    slot whose base the dead one was already may be an old flow's first packet in the window, so
-//!    it stays. With `Release` it opens no window, a window with it as base closes,
-//!    it leaves every slot's history and user space purges all of its entries
-//!    ([`Purge`]).
+//!    entries stay for as long as they live. Only where the death opens the window its unconfirmed
+//!    ones go, so that a client's repeated SYN finds another backend; if the dead one did answer,
+//!    the client's next packet is a miss and returns to it. Elsewhere an unconfirmed entry may be
+//!    the only trace of an old flow, and a handshake with a dead backend has to time out. With
+//!    `Release` it opens no window, a window with it as base closes, it leaves every slot's history
+//!    and user space purges all of its entries ([`Purge`]).
 //! 6. A return is planned: were it not prepared, a handshake could straddle it. So is whatever is
 //!    proposed while something is in preparation: it comes next.
 //! 7. When every backend with a weight is dead, the verdicts are taken for wrong: all are used as if
@@ -64,7 +62,9 @@ mod types;
 pub use journal::{RestoreError, State};
 pub use roster::Roster;
 pub use scan::Scan;
-pub use types::{Change, ChangeKind, Moved, OnDown, Down, Phase, Purge, Rendered, Settings, Tracking};
+pub use types::{
+    Change, ChangeKind, Down, Moved, OnDown, Phase, Purge, Rendered, Settings, Tracking,
+};
 
 use pending::Pending;
 use roster::Table;
@@ -150,7 +150,10 @@ impl PoolTracker {
             changes.extend(self.release(scan));
         }
         changes.extend(self.close_windows(now_ms));
-        changes.extend(self.activate_if_due(now_ms));
+        if let Some(change) = self.activate_if_due(now_ms) {
+            changes.push(change);
+            changes.extend(self.forget_released());
+        }
         changes.extend(self.begin(now_ms));
         changes.extend(self.expire_history(now_ms));
         changes
@@ -188,7 +191,7 @@ impl PoolTracker {
         let mut purge = Purge::new(id, self.slots);
         let mut changes = Vec::new();
         if self.current.set_dead(id) {
-            self.mark_handshakes(&mut purge);
+            self.mark_new_windows(&mut purge);
             changes.push(self.apply(ChangeKind::Down, now_ms));
         }
         purge.all = self.settings.on_down == OnDown::Release && !self.current.all_down();
@@ -208,10 +211,7 @@ impl PoolTracker {
         let mut changes = Vec::new();
         if self.current.all_down() && self.current.set_alive(id) {
             changes.push(self.apply(ChangeKind::Up, now_ms));
-            if self.settings.on_down == OnDown::Release {
-                let dead: Vec<u16> = self.current.dead().collect();
-                changes.extend(self.forget(&dead));
-            }
+            changes.extend(self.forget_released());
             changes.extend(self.revise_pending(now_ms, true, |roster| roster.set_alive(id)));
         }
         changes.extend(self.begin(now_ms));
@@ -219,7 +219,8 @@ impl PoolTracker {
     }
 
     /// Whether all entries of this owner have to go, whenever they are met: it is dead, and
-    /// [`OnDown::Release`] holds. For the purge after a restart.
+    /// [`OnDown::Release`] holds. To be asked after a restart, and when [`Rendered::all_down`]
+    /// ends, which was a reprieve for all.
     #[must_use]
     pub fn is_released(&self, owner: u16) -> bool {
         self.settings.on_down == OnDown::Release

@@ -40,12 +40,12 @@ impl PoolTracker {
         old != NO_BACKEND && (self.settings.on_down == OnDown::Keep || !is_dead)
     }
 
-    /// Marks the slots in which an unconfirmed entry of the dying backend can only be a handshake: it
-    /// is the owner and not the base, so that no miss was entered with it.
-    pub(super) fn mark_handshakes(&self, purge: &mut Purge) {
+    /// Marks the slots whose window the death is about to open: there the dying backend becomes the
+    /// base, so a purged flow that is not a handshake is entered again by its next packet.
+    pub(super) fn mark_new_windows(&self, purge: &mut Purge) {
         let id = purge.owner();
         for (slot, _) in (0u32..).zip(&self.owners).filter(|(_, owner)| **owner == id) {
-            if self.rows.get(&slot).is_none_or(|row| row.base != id) {
+            if self.rows.get(&slot).is_none_or(|row| row.base == NO_BACKEND) {
                 purge.mark(slot);
             }
         }
@@ -60,6 +60,14 @@ impl PoolTracker {
             }
         }
         (count > 0).then(|| self.changed(Change::new(ChangeKind::Forgotten, count)))
+    }
+
+    /// Takes the released dead out of every slot's past, which [`Rendered::all_down`] has kept.
+    ///
+    /// [`Rendered::all_down`]: super::Rendered::all_down
+    pub(super) fn forget_released(&mut self) -> Option<Change> {
+        let dead: Vec<u16> = self.current.dead().filter(|&id| self.is_released(id)).collect();
+        self.forget(&dead)
     }
 
     /// Begins to prepare what is wanted, or cancels the preparation of what is in force already.

@@ -320,7 +320,8 @@ fn a_return_taken_back_is_cancelled() {
     let mut tracker = tracker(4, Settings::default());
     tracker.backend_down(2, secs(0));
     tracker.backend_up(2, secs(1));
-    let kinds: Vec<ChangeKind> = tracker.backend_down(2, secs(2)).changes.iter().map(|c| c.kind).collect();
+    let kinds: Vec<ChangeKind> =
+        tracker.backend_down(2, secs(2)).changes.iter().map(|c| c.kind).collect();
     assert_eq!(kinds, [ChangeKind::Cancelled]);
     tracker.tick(secs(60), None);
     assert!(slots_of(&tracker, 2).is_empty());

@@ -137,14 +137,14 @@ pub struct Purge {
     owner: u16,
     /// Every entry of the owner.
     pub(super) all: bool,
-    /// One bit for each slot whose unconfirmed entries of the owner were made by a SYN.
-    handshakes: Vec<u64>,
+    /// One bit for each slot whose unconfirmed entries of the owner go.
+    marked: Vec<u64>,
 }
 
 impl Purge {
     pub(super) fn new(owner: u16, slots: u32) -> Self {
         let words = slots.div_ceil(u64::BITS) as usize;
-        Self { owner, all: false, handshakes: vec![0; words] }
+        Self { owner, all: false, marked: vec![0; words] }
     }
 
     pub(super) const fn owner(&self) -> u16 {
@@ -152,15 +152,15 @@ impl Purge {
     }
 
     pub(super) fn mark(&mut self, slot: u32) {
-        self.handshakes[slot as usize / 64] |= 1 << (slot % 64);
+        self.marked[slot as usize / 64] |= 1 << (slot % 64);
     }
 
     /// Whether this entry has to go.
     #[must_use]
     pub fn takes(&self, slot: u32, owner: u16, confirmed: bool) -> bool {
-        let word = self.handshakes.get(slot as usize / 64).copied().unwrap_or(0);
-        let is_handshake = !confirmed && word >> (slot % 64) & 1 == 1;
-        owner == self.owner && (self.all || is_handshake)
+        let word = self.marked.get(slot as usize / 64).copied().unwrap_or(0);
+        let is_marked = word >> (slot % 64) & 1 == 1;
+        owner == self.owner && (self.all || (is_marked && !confirmed))
     }
 }
 
