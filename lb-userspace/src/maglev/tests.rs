@@ -187,7 +187,11 @@ proptest! {
     }
 
     #[test]
-    fn the_chain_never_picks_the_dead(members in any_members(), dead in any::<u64>(), slot in 0u32..509) {
+    fn the_chain_never_picks_the_dead(
+        members in any_members(),
+        dead in any::<u64>(),
+        slot in 0u32..509,
+    ) {
         let alive = |id: u16| dead >> (id % 64) & 1 == 0;
         let preferences = Preferences::new(&members, 509);
         let first = preferences.first(slot, alive);
