@@ -397,7 +397,7 @@ fn window(text: &str, places: impl Iterator<Item = At> + Clone) -> (Range<usize>
 }
 
 /// The word of `known` that `found` was probably meant to be.
-pub(super) fn closest<'a>(
+pub(crate) fn closest<'a>(
     found: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -359,7 +359,12 @@ impl Dataplane {
 
     /// Forgets the flows of a backend; how many.
     pub fn remove_owner(&self, owner: BackendId) -> usize {
-        flows::remove_owner(&self.memory.flows, owner)
+        self.remove_flows(|flow| flow.owner == owner)
+    }
+
+    /// Forgets the live flows that `goes` names; how many.
+    pub fn remove_flows(&self, goes: impl Fn(&FlowRecord) -> bool) -> usize {
+        flows::remove(&self.memory.flows, self.tick(), goes)
     }
 
     /// Flows the table has entries for.

@@ -362,6 +362,12 @@ impl PoolTracker {
         self.owners.len() / SHORT_SLOTS_PART
     }
 
+    /// The number of the table, which every change counts up.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Slots, over all time, that lost a former owner inside its window.
     #[must_use]
     pub const fn forced_slots(&self) -> u64 {
