@@ -61,7 +61,7 @@ impl Held {
     pub(super) fn release(self) -> Result<(), AgentError> {
         match self {
             Self::Xdp(link) => link.detach().map_err(used(XDP)),
-            Self::Tc(link) => link.detach().map_err(used(TC)),
+            Self::Tc(link) => link.detach().map_err(used("tc filter")),
             Self::Pinned(_) | Self::Fd(_) => Ok(()),
         }
     }
