@@ -161,8 +161,8 @@ impl Balancer {
         Ok(lbd)
     }
 
-    /// Starts lbd and returns when it says that it is ready, every backend that is not drained is up, and no
-    /// change is on its way.
+    /// Starts lbd and returns when it says that it is ready, every backend that is not drained is
+    /// up, and no change is on its way.
     ///
     /// # Errors
     /// It ends, or is not as far within half a minute for each.
