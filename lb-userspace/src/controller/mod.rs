@@ -40,6 +40,8 @@ mod pools;
 pub mod run;
 pub mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 /// Expired entries are removed this often; a second of theirs costs nothing but their place.
