@@ -93,10 +93,11 @@ fn more_than_there_is_room_for_is_refused() {
     let others: Vec<(&str, u16)> = all.iter().copied().skip(2).collect();
     world.reload(&text(&others));
     assert_eq!(world.status().generation, 2);
-    let answer = world.controller.numbers.clone().assign(
-        &load(&text(&[("b9", 1), ("b3", 1)])).desired,
-        world.controller.room,
-    );
+    let answer = world
+        .controller
+        .numbers
+        .clone()
+        .assign(&load(&text(&[("b9", 1), ("b3", 1)])).desired, world.controller.room);
     assert!(answer.is_err());
 }
 
