@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::{Call, Failure, Request, Response};
@@ -239,9 +239,9 @@ impl Controller {
         Ok(new)
     }
 
-    fn continue_from(&mut self, journal: Journal, path: &PathBuf) -> Result<(), ControllerError> {
+    fn continue_from(&mut self, journal: Journal, path: &Path) -> Result<(), ControllerError> {
         if journal.secret_digest != effects::digest(&self.secret) {
-            return Err(ControllerError::Secret { path: path.clone() });
+            return Err(ControllerError::Secret { path: path.to_owned() });
         }
         self.generation = journal.generation;
         self.applied = journal.applied;
@@ -253,7 +253,7 @@ impl Controller {
             let Some(number) = self.numbers.pools.get(name) else { continue };
             let pool = PoolState::restored(*number, state).map_err(|reason| {
                 let reason = JournalError::Table(name.clone(), reason);
-                ControllerError::Journal { path: path.clone(), reason }
+                ControllerError::Journal { path: path.to_owned(), reason }
             })?;
             self.pools.insert(name.clone(), pool);
         }
