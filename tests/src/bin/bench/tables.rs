@@ -47,7 +47,8 @@ pub(crate) fn maglev() -> Value {
         let table = maglev::build(&members, SLOTS);
         let share = maglev::share_error(&table, &members);
         let gone = members.len() / 2;
-        let rest: Vec<_> = members.iter().enumerate().filter(|m| m.0 != gone).map(|m| *m.1).collect();
+        let rest: Vec<_> =
+            members.iter().enumerate().filter(|m| m.0 != gone).map(|m| *m.1).collect();
         let after = maglev::build(&rest, SLOTS);
         let lost = members.get(gone).map_or(0, |member| member.id);
         let beyond =
