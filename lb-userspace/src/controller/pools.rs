@@ -81,7 +81,8 @@ impl PoolState {
     /// To be called after anything that may have moved the tracker's deadline.
     pub(super) fn rewind(&mut self) {
         let tracker = self.tracker.as_ref().and_then(PoolTracker::next_deadline);
-        let wait = Some(self.wait_until).filter(|_| self.tracker.is_none() || self.waits);
+        let waits = self.waits || (self.tracker.is_none() && !self.leaving);
+        let wait = Some(self.wait_until).filter(|_| waits);
         self.deadline = tracker.into_iter().chain(wait).min();
     }
 }
@@ -106,6 +107,7 @@ impl Controller {
         }
         for (name, pool) in &mut self.pools {
             pool.leaving = !self.desired.pools.contains_key(name);
+            pool.rewind();
         }
         let names: Vec<String> = self.desired.pools.keys().cloned().collect();
         for name in names {

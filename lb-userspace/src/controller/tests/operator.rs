@@ -85,6 +85,22 @@ fn a_vip_is_served_while_it_changes_its_pool() {
 }
 
 #[test]
+fn a_pool_that_comes_back_while_it_leaves_goes_on_serving() {
+    let mut world = World::started(&TWO);
+    world.open(0..50);
+    let second = text(&TWO).replace("name = \"web\"", "name = \"shop\"");
+    world.reload(&second.replace("pool = \"web\"", "pool = \"shop\""));
+    world.reload(&text(&TWO));
+    world.pass(20);
+    assert_eq!(world.newcomers().keys().collect::<Vec<_>>(), ["b1", "b2"]);
+    assert!(!world.controller.pools.contains_key("shop"));
+    world.verdict("b1", true);
+    world.verdict("b2", true);
+    world.pass(5);
+    assert_eq!((world.pool().up, world.pool().generation), (2, 1));
+}
+
+#[test]
 fn more_than_there_is_room_for_is_refused() {
     let mut world = World::started(&TWO);
     let many: Vec<String> = (1..=8).map(|number| format!("b{number}")).collect();

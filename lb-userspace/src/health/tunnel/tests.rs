@@ -238,6 +238,10 @@ impl Tables for OneOwner<'_> {
         0
     }
 
+    fn may_look_again(&self, _tick: u16) -> bool {
+        false
+    }
+
     fn ingress(&self) -> u32 {
         TEST_INTERFACE
     }
