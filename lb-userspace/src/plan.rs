@@ -60,7 +60,7 @@ pub fn members_once_up(
 ) -> Vec<Member> {
     let ids = numbers.of_pool(&pool.name);
     let of_backend = |backend: &Backend| {
-        let id = *ids.get(backend.name.as_str())?;
+        let id = *ids.get(&backend.name)?;
         let by_operator = overrides.get(&full_name(&pool.name, &backend.name));
         let (state, weight) = effective(backend, by_operator);
         let weight = if state == BackendState::Drain { 0 } else { u32::from(weight) };
@@ -196,7 +196,8 @@ fn node(old: &Desired, new: &Desired, lines: &mut Vec<Line>) {
         lines.push(Line::new('~', "dataplane", "GUE port or sources of tunnels"));
     }
     if before.xdp_mode != after.xdp_mode {
-        let text = format!("xdp_mode {} -> {}, from the next start", before.xdp_mode, after.xdp_mode);
+        let text =
+            format!("xdp_mode {} -> {}, from the next start", before.xdp_mode, after.xdp_mode);
         lines.push(Line::new('~', "dataplane", text));
     }
     if old.api != new.api || old.metrics != new.metrics || old.log != new.log {

@@ -24,9 +24,7 @@ pub enum ClientError {
     #[error("there is no socket {0}: is lbd running? `--socket PATH` names another one")]
     Missing(PathBuf),
     /// The socket's owner and group are others.
-    #[error(
-        "no permission to use {0}: run as root, or as a member of the group in `[api] group`"
-    )]
+    #[error("no permission to use {0}: run as root, or as a member of the group in `[api] group`")]
     Permission(PathBuf),
     /// The socket is left over.
     #[error("nobody answers on {0}: lbd has stopped; the data plane goes on without it")]
@@ -138,11 +136,15 @@ impl Client {
 
     fn unconnected(&self, error: &io::Error) -> ClientError {
         let path = self.socket.clone();
-        match error.kind() {
-            io::ErrorKind::NotFound => ClientError::Missing(path),
-            io::ErrorKind::PermissionDenied => ClientError::Permission(path),
-            io::ErrorKind::ConnectionRefused => ClientError::Refused(path),
-            _ => self.broken(error),
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound {
+            ClientError::Missing(path)
+        } else if kind == io::ErrorKind::PermissionDenied {
+            ClientError::Permission(path)
+        } else if kind == io::ErrorKind::ConnectionRefused {
+            ClientError::Refused(path)
+        } else {
+            self.broken(error)
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::table::{Columns, age, short};
 use crate::api::types::{
-    BackendStatus, Count, DroppedPacket, Drops, FlowStatus, Outcome, PoolStatus, Stats, Status,
-    Trace, TracedFlow, VipStatus, Vips,
+    BackendStatus, Count, DroppedPacket, Drops, FlowStatus, Health, Outcome, PoolStatus, Stats,
+    Status, Trace, TracedFlow, VipStatus, Vips,
 };
 use crate::plan::grouped;
 
@@ -53,7 +53,8 @@ fn flow_line(flows: &FlowStatus) -> String {
 }
 
 fn pools(pools: &[PoolStatus], wide: bool) -> String {
-    let mut head = vec!["POOL", "STATE", ">UP", ">GEN", ">CONTESTED", ">SHARE", ">FLOWS", ">PACKETS"];
+    let mut head =
+        vec!["POOL", "STATE", ">UP", ">GEN", ">CONTESTED", ">SHARE", ">FLOWS", ">PACKETS"];
     if wide {
         head.extend([">SLOTS", ">BYTES", "ADDRESS"]);
     }
@@ -102,8 +103,8 @@ fn up_of(pool: &PoolStatus) -> String {
 
 fn pool_state(pool: &PoolStatus) -> String {
     match pool.health {
-        crate::api::types::Health::Ok => pool.state.clone(),
-        other => format!("{} ({})", pool.state, other.word()),
+        Health::Ok => pool.state.clone(),
+        Health::Degraded | Health::Down => format!("{} ({})", pool.state, pool.health.word()),
     }
 }
 
@@ -233,11 +234,7 @@ impl Table for Drops {
     fn table(&self, wide: bool) -> String {
         let mut columns = Columns::new(&["REASON", ">PACKETS", "MEANING"]);
         for reason in self.reasons.iter().filter(|reason| wide || reason.packets > 0) {
-            columns.row([
-                reason.reason.clone(),
-                reason.packets.to_string(),
-                reason.help.clone(),
-            ]);
+            columns.row([reason.reason.clone(), reason.packets.to_string(), reason.help.clone()]);
         }
         let mut text = columns.render();
         if !self.samples.is_empty() {

@@ -108,7 +108,7 @@ impl Controller {
     }
 
     /// Keeps the intent before anything is done, so that a restart ends what was begun.
-    fn keep_journal(&mut self) {
+    pub(super) fn keep_journal(&mut self) {
         let trackers = self.pools.iter().filter(|(_, pool)| !pool.leaving);
         let trackers = trackers.filter_map(|(name, pool)| {
             Some((name.clone(), pool.tracker.as_ref().map(PoolTracker::state)?))
@@ -186,8 +186,8 @@ impl Controller {
 
     fn backend_spec(&self, record: &Record) -> BackendSpec {
         let hop = self.hops.get(&record.address);
-        let link = hop
-            .map(|hop| Link::new(hop.destination_mac, hop.source_mac, hop.interface_index));
+        let link =
+            hop.map(|hop| Link::new(hop.destination_mac, hop.source_mac, hop.interface_index));
         BackendSpec {
             destination: record.address,
             encap: record.encap,

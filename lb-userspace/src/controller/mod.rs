@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::{Call, Failure, Request, Response};
@@ -40,6 +40,8 @@ mod pools;
 pub mod run;
 pub mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 /// Expired entries are removed this often; a second of theirs costs nothing but their place.
@@ -237,9 +239,9 @@ impl Controller {
         Ok(new)
     }
 
-    fn continue_from(&mut self, journal: Journal, path: &PathBuf) -> Result<(), ControllerError> {
+    fn continue_from(&mut self, journal: Journal, path: &Path) -> Result<(), ControllerError> {
         if journal.secret_digest != effects::digest(&self.secret) {
-            return Err(ControllerError::Secret { path: path.clone() });
+            return Err(ControllerError::Secret { path: path.to_owned() });
         }
         self.generation = journal.generation;
         self.applied = journal.applied;
@@ -251,7 +253,7 @@ impl Controller {
             let Some(number) = self.numbers.pools.get(name) else { continue };
             let pool = PoolState::restored(*number, state).map_err(|reason| {
                 let reason = JournalError::Table(name.clone(), reason);
-                ControllerError::Journal { path: path.clone(), reason }
+                ControllerError::Journal { path: path.to_owned(), reason }
             })?;
             self.pools.insert(name.clone(), pool);
         }
@@ -327,9 +329,10 @@ impl Controller {
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         self.resolved
-            && self.unresolved.values().all(|why| {
-                !matches!(why, Unresolved::Pending | Unresolved::Resolving(_))
-            })
+            && self
+                .unresolved
+                .values()
+                .all(|why| !matches!(why, Unresolved::Pending | Unresolved::Resolving(_)))
     }
 
     /// Writes resolved and unresolved ways from now on, also for backends of an earlier lbd whose
@@ -432,7 +435,9 @@ impl Controller {
     fn want(&mut self) {
         let mut targets = BTreeMap::new();
         for pool in self.desired.pools.values() {
-            let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else { continue };
+            let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else {
+                continue;
+            };
             for backend in pool.backends.values() {
                 let target = Target {
                     backend: backend.address,

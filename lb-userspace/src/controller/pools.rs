@@ -81,7 +81,8 @@ impl PoolState {
     /// To be called after anything that may have moved the tracker's deadline.
     pub(super) fn rewind(&mut self) {
         let tracker = self.tracker.as_ref().and_then(PoolTracker::next_deadline);
-        let wait = Some(self.wait_until).filter(|_| self.tracker.is_none() || self.waits);
+        let waits = self.waits || (self.tracker.is_none() && !self.leaving);
+        let wait = Some(self.wait_until).filter(|_| waits);
         self.deadline = tracker.into_iter().chain(wait).min();
     }
 }
@@ -106,6 +107,7 @@ impl Controller {
         }
         for (name, pool) in &mut self.pools {
             pool.leaving = !self.desired.pools.contains_key(name);
+            pool.rewind();
         }
         let names: Vec<String> = self.desired.pools.keys().cloned().collect();
         for name in names {
@@ -175,9 +177,8 @@ impl Controller {
     /// What is known of a pool's backends, by id: nobody is down who is not probed.
     pub(super) fn verdicts_of(&self, pool: &Pool) -> BTreeMap<u16, bool> {
         let ids = self.numbers.of_pool(&pool.name);
-        let of_backend = |name: &String| {
-            Some((*ids.get(name.as_str())?, self.verdict(pool, name)?))
-        };
+        let of_backend =
+            |name: &String| Some((*ids.get(name.as_str())?, self.verdict(pool, name)?));
         pool.backends.keys().filter_map(of_backend).collect()
     }
 

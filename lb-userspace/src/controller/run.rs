@@ -19,6 +19,9 @@ const EVENTS_PER_TURN: usize = 1024;
 /// The prober is asked for its state this often; answers may be this old.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A pause is never shorter, so that a deadline that has passed already costs no more than this.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
 /// Everything events come from, and what orders go to.
 pub(super) struct World {
     pub(super) prober: Option<Prober>,
@@ -47,6 +50,8 @@ enum Wake {
     Event(Box<Event>),
     Reload,
     Stop(&'static str),
+    /// The resolver is gone.
+    Blind,
 }
 
 /// The time, on the two clocks.
@@ -62,11 +67,12 @@ impl World {
         controller: &mut Controller,
     ) -> Result<Option<&'static str>, RunError> {
         let before = now();
-        let pause = controller.deadline(before).saturating_sub(before.boot);
+        let pause = controller.deadline(before).saturating_sub(before.boot).max(PAUSE_MIN);
         match self.wait(pause).await {
             Wake::Event(event) => controller.handle(*event, now()),
             Wake::Reload => reload(controller, &self.config),
             Wake::Stop(signal) => return Ok(Some(signal)),
+            Wake::Blind => return Err(NetlinkError::Ended.into()),
         }
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = self.more() else { break };
@@ -117,7 +123,10 @@ impl World {
                 Signal::Stop(name) => Wake::Stop(name),
             },
             Some(event) = self.health.recv() => Event::Health(event),
-            Some(event) = self.host.recv() => Event::Host(event),
+            event = self.host.recv() => match event {
+                Some(event) => Event::Host(event),
+                None => return Wake::Blind,
+            },
             Some(call) = self.calls.recv() => Event::Call(call),
             () = tokio::time::sleep(pause) => Event::Tick,
         };
