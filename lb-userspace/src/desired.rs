@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::text::duration_text;
 pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
 pub use self::words::{
-    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Protocol, Tracking, XdpMode,
+    BackendState, Encap, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Protocol, Tracking, XdpMode,
 };
 
 mod text;
@@ -239,6 +239,8 @@ pub struct Health {
     pub name: String,
     /// What a probe does.
     pub kind: HealthKind,
+    /// Which way a probe takes.
+    pub via: HealthVia,
     /// The port probed: its own, else the lowest port of the pool's VIPs (TCP before UDP).
     pub port: u16,
     /// From one probe's start to the next.

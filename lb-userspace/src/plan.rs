@@ -146,6 +146,13 @@ pub fn refusals(old: &Desired, new: &Desired) -> Vec<String> {
     found
 }
 
+/// Whether a pool's backends are probed through the tunnel.
+#[must_use]
+pub fn wants_tunnel(desired: &Desired) -> bool {
+    let mut checks = desired.pools.values().filter_map(|pool| pool.health.as_ref());
+    checks.any(|check| check.via == crate::desired::HealthVia::Tunnel)
+}
+
 fn after_path(desired: &Desired) -> String {
     desired.dataplane.pin_path.display().to_string()
 }

@@ -230,6 +230,8 @@ pub struct Journal {
     pub overrides: BTreeMap<String, Override>,
     /// What the probes found, by `POOL/BACKEND`; true is up.
     pub verdicts: BTreeMap<String, bool>,
+    /// The VIPs in force, and the numbers of the pools they lead to.
+    pub served: BTreeMap<VipKey, u16>,
     /// The pools' tables and their past.
     pub trackers: BTreeMap<String, tracking::State>,
 }

@@ -133,6 +133,8 @@ ids! {
         "A handshake could straddle a change of the table.";
     Error NotForProtocol = "not-for-protocol", "A VIP sets what its protocol does not have.";
     Error HealthWithoutPort = "health-without-port", "Nothing says which port to probe.";
+    Error TunnelWithoutVip = "tunnel-without-vip",
+        "Probes go through the tunnel, and the pool has no TCP VIP with their port.";
     Error SecretUnreadable = "secret-unreadable", "The secret file cannot be read.";
     Error SecretFormat = "secret-format", "The secret file does not hold 32 hex digits.";
     Error SecretPermissions = "secret-permissions", "Others than its owner can read the secret.";

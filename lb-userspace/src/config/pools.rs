@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::diagnostic::{At, Finding, Id};
 use super::fields::Item;
-use super::raw::{Backend, Pool, Raw};
+use super::raw::{self, Backend, Pool, Raw};
 use super::validate::{
     Names, OwnAddresses, check_known, check_size, check_unique, check_usable, probe_ports,
 };
 use super::values::{grouped, literal};
-use crate::desired::{BackendState, Family, format_duration};
+use crate::desired::{BackendState, Family, HealthVia, Port, Protocol, format_duration};
 use crate::primes;
 
 /// The smallest share that is not warned about: a share is whole slots, so one of 100 slots is
@@ -76,6 +76,37 @@ fn check_probe(
             .help("without it the lowest port of the pool's VIPs is probed, and it has none");
         findings.push(finding);
     }
+    check_tunnel(raw, name, health, port, findings);
+}
+
+/// A probe through the tunnel is a client's connection to a VIP of the pool.
+fn check_tunnel(
+    raw: &Raw,
+    name: &str,
+    health: &Item<String>,
+    vip_port: Option<u16>,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(check) = raw.healths.iter().find(|check| check.name.value == health.value) else {
+        return;
+    };
+    let Some(via) = check.via.as_ref().filter(|via| via.value == HealthVia::Tunnel) else { return };
+    let Some(port) = check.port.as_ref().map(|port| port.value).or(vip_port) else { return };
+    let leads_here = |vip: &&raw::Vip| {
+        vip.pool.as_ref().is_some_and(|pool| pool.value == name)
+            && vip.protocol.as_ref().is_some_and(|it| it.value == Protocol::Tcp)
+    };
+    if !raw.vips.iter().filter(leads_here).any(|vip| serves(vip, port)) {
+        let title = format!("pool `{name}` has no TCP VIP on port {port} to probe");
+        let finding = Finding::new(Id::TunnelWithoutVip, title, via.at, "")
+            .beside(health.at, "this pool is probed")
+            .help("set `port` to a TCP port of the pool's VIPs, or `via = \"direct\"`");
+        findings.push(finding);
+    }
+}
+
+fn serves(vip: &raw::Vip, port: u16) -> bool {
+    vip.ports.iter().any(|it| it.value == Port::Any || it.value == Port::Exact(port))
 }
 
 fn check_times(pool: &Pool, name: &str, findings: &mut Vec<Finding>) {

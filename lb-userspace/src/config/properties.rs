@@ -13,7 +13,7 @@ use proptest::sample::{Index, select};
 use super::tests::load_text;
 use super::{Loaded, reference};
 use crate::desired::{
-    Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
+    Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, HealthVia, Log,
     LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
     Vip, VipKey, XdpMode, format_duration, limits,
 };
@@ -40,6 +40,7 @@ fn health() -> impl Strategy<Value = Health> {
             // One check for each pool; the name follows from the pool's.
             name: String::new(),
             kind: HealthKind::Tcp,
+            via: HealthVia::Direct,
             port,
             interval,
             timeout,

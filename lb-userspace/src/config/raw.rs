@@ -15,7 +15,7 @@ use super::fields::{Field, Fields, Item, empty};
 use super::schema::{self, Key};
 use super::values::{self, Wrong};
 use crate::desired::{
-    BackendState, Encap, Family, HealthKind, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6,
+    BackendState, Encap, Family, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6,
     Protocol, Tracking, XdpMode,
 };
 
@@ -74,6 +74,7 @@ pub(super) struct Timeouts {
 pub(super) struct Health {
     pub(super) name: Item<String>,
     pub(super) kind: Field<HealthKind>,
+    pub(super) via: Field<HealthVia>,
     pub(super) port: Field<u16>,
     pub(super) interval: Field<Duration>,
     pub(super) timeout: Field<Duration>,
@@ -260,6 +261,7 @@ fn health(name: Item<String>, mut fields: Fields<'_, '_>) -> Health {
     Health {
         name,
         kind: fields.get("kind", kind),
+        via: fields.get("via", values::word),
         port: fields.get("port", values::integer),
         interval: fields.get("interval", values::duration),
         timeout: fields.get("timeout", values::duration),

@@ -141,6 +141,7 @@ fn resolve_health(raw: &Raw, name: &str, vip_port: Option<u16>) -> Option<Health
     Some(Health {
         name: name.to_owned(),
         kind: value(&health.kind)?,
+        via: value(&health.via)?,
         port: value(&health.port).or(vip_port)?,
         interval: value(&health.interval)?,
         timeout: value(&health.timeout)?,

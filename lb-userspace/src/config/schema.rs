@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::values::{literal, or_list};
-use crate::desired::{
+use crate::desired::{HealthVia, 
     BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, XdpMode, format_duration, limits,
 };
 
@@ -259,6 +259,12 @@ pub(super) static HEALTH: Section = Section {
     doc: "A health check, named once and used by pools.",
     keys: &[
         key("kind", Kind::Word(&["tcp"]), Required, "What a probe does: tcp opens a connection."),
+        key(
+            "via",
+            Kind::Word(HealthVia::WORDS),
+            Default("\"direct\""),
+            "To the backend's own address, or through the tunnel to the VIP as clients' packets.",
+        ),
         key(
             "port",
             PORT,

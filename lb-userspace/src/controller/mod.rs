@@ -18,11 +18,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lb_common::backend::BackendId;
+use lb_common::probe::mark_of;
+
 use crate::api::{Call, Failure, Request, Response};
 use crate::config::Loaded;
 use crate::config::diagnostic::Report;
 use crate::dataplane::{Attached, Dataplane, Error as DataplaneError};
-use crate::desired::{Desired, Secret, XdpMode};
+use crate::desired::{
+    Desired, Health, HealthVia, Pool, Port as VipPort, Protocol, Secret, Vip, XdpMode,
+};
 use crate::health::{BackendKey, HealthEvent, HealthReport, Target, Thresholds};
 use crate::host::netlink::{HostEvent, Link, NextHop, Unresolved};
 use crate::state::{Journal, JournalError, NoNumber, Numbers, Override, Room};
@@ -82,6 +87,8 @@ pub struct Wanted {
     pub targets: Option<BTreeMap<BackendKey, Target>>,
     /// Whither to find the way; none if that has not changed.
     pub destinations: Option<BTreeSet<IpAddr>>,
+    /// The VIPs that are probed through the tunnel; none if that has not changed.
+    pub tunnelled: Option<BTreeSet<IpAddr>>,
 }
 
 /// How the controller behaves, apart from the configuration.
@@ -91,6 +98,8 @@ pub struct Options {
     pub config: PathBuf,
     /// False: every backend counts as up, because nobody stays to probe.
     pub probes: bool,
+    /// Probes can go through the tunnel.
+    pub tunnel: bool,
     /// The kernel's jiffies in a second.
     pub hertz: u32,
 }
@@ -257,6 +266,7 @@ impl Controller {
             })?;
             self.pools.insert(name.clone(), pool);
         }
+        self.inherit_vips(&journal.served);
         Ok(())
     }
 
@@ -434,15 +444,20 @@ impl Controller {
     /// Asks for new targets and destinations after a change of the configuration.
     fn want(&mut self) {
         let mut targets = BTreeMap::new();
+        let mut tunnelled = BTreeSet::new();
         for pool in self.desired.pools.values() {
             let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else {
                 continue;
             };
+            let vip = self.probed_vip(pool, check);
+            tunnelled.extend(vip);
             for backend in pool.backends.values() {
+                let id = self.numbers.of_pool(&pool.name).get(&backend.name);
+                let mark = id.filter(|_| vip.is_some()).map(|id| mark_of(BackendId(*id)));
                 let target = Target {
                     backend: backend.address,
-                    address: SocketAddr::new(backend.address, check.port),
-                    mark: None,
+                    address: SocketAddr::new(vip.unwrap_or(backend.address), check.port),
+                    mark,
                     source: None,
                     interval: check.interval,
                     timeout: check.timeout,
@@ -452,7 +467,21 @@ impl Controller {
             }
         }
         self.wanted.targets = Some(targets);
+        self.wanted.tunnelled = Some(tunnelled);
         self.want_destinations();
+    }
+
+    /// The VIP that a pool's probes connect to; none if they go to the backends themselves.
+    fn probed_vip(&self, pool: &Pool, check: &Health) -> Option<IpAddr> {
+        if check.via == HealthVia::Direct {
+            return None;
+        }
+        let mut vips = self.desired.vips.values().filter(|vip| vip.pool == pool.name);
+        let is_probed = |vip: &&Vip| {
+            let port = vip.key.port == VipPort::Any || vip.key.port == VipPort::Exact(check.port);
+            vip.key.protocol == Protocol::Tcp && port
+        };
+        vips.find(is_probed).map(|vip| vip.key.address)
     }
 
     /// The same for destinations alone: retired backends need their way as long as their flows live.

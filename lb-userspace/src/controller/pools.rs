@@ -36,6 +36,8 @@ pub(super) struct PoolState {
     /// The table that is in force.
     pub(super) published: Option<u64>,
     pub(super) view: View,
+    /// An empty table stands in for the one that is waited for.
+    pub(super) is_empty: bool,
     /// It is not configured any more, and goes when no VIP leads to it.
     pub(super) leaving: bool,
     /// Entries that go once the table is in force.
@@ -54,6 +56,7 @@ impl PoolState {
             wait_until,
             published: None,
             view: View::default(),
+            is_empty: false,
             leaving: false,
             purges: Vec::new(),
             waits: false,

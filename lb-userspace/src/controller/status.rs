@@ -224,7 +224,10 @@ impl Controller {
         let is_member = self.numbers.backends.get(&id).is_some_and(|record| record.member);
         let error = self.health.backends.get(&key).and_then(|it| it.last_error.as_ref());
         let uncounted = self.health.backends.get(&key).and_then(|it| it.uncounted.as_ref());
-        let why = error.map_or("no probe has passed yet", |(why, _)| why);
+        let why = match (uncounted, error) {
+            (Some((_, why)), _) | (None, Some((why, _))) => why.as_str(),
+            (None, None) => "no probe has passed yet",
+        };
         match self.verdict(pool, name) {
             Some(false) if !is_member => return Some(format!("not in the table yet: {why}")),
             Some(false) => return Some(why.to_owned()),

@@ -123,6 +123,16 @@ words! {
 }
 
 words! {
+    /// Which way a probe takes.
+    HealthVia {
+        /// To the backend's own address, as any packet of this machine.
+        Direct = "direct",
+        /// To the VIP, wrapped as clients' packets are: it proves the whole way.
+        Tunnel = "tunnel",
+    }
+}
+
+words! {
     /// The least important level that is logged.
     LogLevel {
         /// What stops lbd or a part of it.

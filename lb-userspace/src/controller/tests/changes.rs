@@ -11,7 +11,7 @@ fn forwarding_begins_when_the_first_verdicts_are_in() {
     world.settle();
     assert!(!world.controller.is_started());
     assert_eq!(world.pool().state, "starting");
-    assert_eq!(world.send(1, SYN), "not_vip", "no VIP before its pool has a table");
+    assert_eq!(world.send(1, SYN), "no_backend", "its pool has no table yet");
     world.verdict("b1", true);
     world.verdict("b2", true);
     world.settle();

@@ -127,7 +127,7 @@ impl World {
         let mut new = Controller::new(
             dataplane,
             loaded,
-            Options { config, probes: true, hertz: HERTZ },
+            Options { config, probes: true, tunnel: true, hertz: HERTZ },
             now,
         )?;
         let link = Link { index: 2, name: "eth0".into(), up: true, mtu: 1500, mac: Some([2; 6]) };
