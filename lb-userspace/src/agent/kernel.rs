@@ -21,7 +21,7 @@ use super::pins::{EGRESS, INGRESS, Pins};
 use super::plan::Plan;
 
 /// The object file that the build step made.
-use crate::dataplane::object::AGENT as OBJECT;
+pub use crate::dataplane::object::AGENT as OBJECT;
 
 /// How decapsulation is attached. The numbers are kept in the pinned settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
