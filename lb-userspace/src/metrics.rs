@@ -72,12 +72,7 @@ fn gauges<L: EncodeLabelSet>(
     Ok(())
 }
 
-fn counter(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    value: u64,
-) -> fmt::Result {
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     ConstCounter::new(value).encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
@@ -185,7 +180,10 @@ impl Scrape {
             ("lb_health_probes", ("Health probes made", daemon.probes)),
             ("lb_health_probes_late", ("Probes begun an interval late", daemon.probes_late)),
             ("lb_dataplane_failures", ("Changes the data plane refused", daemon.failures)),
-            ("lb_drop_samples_lost", ("Drop samples nobody asked for in time", daemon.samples_lost)),
+            (
+                "lb_drop_samples_lost",
+                ("Drop samples nobody asked for in time", daemon.samples_lost),
+            ),
         ]);
         for (name, (help, value)) in totals {
             counter(out, name, help, value)?;
@@ -198,9 +196,17 @@ impl Scrape {
         gauges(out, "lb_health", "1 for the state the load balancer is in", states.into())?;
         let attachments = std::iter::once(&status.xdp).chain(&status.xdp_more);
         let attachments = attachments.map(|it| {
-            ([("interface", it.interface.as_str()), ("mode", it.mode.as_str())], flag(it.state == "up"))
+            (
+                [("interface", it.interface.as_str()), ("mode", it.mode.as_str())],
+                flag(it.state == "up"),
+            )
         });
-        gauges(out, "lb_xdp_up", "1 while the interface has the program and a carrier", attachments.collect())?;
+        gauges(
+            out,
+            "lb_xdp_up",
+            "1 while the interface has the program and a carrier",
+            attachments.collect(),
+        )?;
         let build = vec![([("version", env!("CARGO_PKG_VERSION"))], 1.0)];
         gauges(out, "lb_build_info", "The version of lbd", build)
     }

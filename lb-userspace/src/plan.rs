@@ -196,7 +196,8 @@ fn node(old: &Desired, new: &Desired, lines: &mut Vec<Line>) {
         lines.push(Line::new('~', "dataplane", "GUE port or sources of tunnels"));
     }
     if before.xdp_mode != after.xdp_mode {
-        let text = format!("xdp_mode {} -> {}, from the next start", before.xdp_mode, after.xdp_mode);
+        let text =
+            format!("xdp_mode {} -> {}, from the next start", before.xdp_mode, after.xdp_mode);
         lines.push(Line::new('~', "dataplane", text));
     }
     if old.api != new.api || old.metrics != new.metrics || old.log != new.log {

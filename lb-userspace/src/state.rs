@@ -275,7 +275,11 @@ mod tests {
             (2, 3, &[2, 3], Some(1)),
             (7, 3, &[1], Some(2)),
         ] {
-            assert_eq!(next_free(last, max, |id| used.contains(&id)), want, "{last} {max} {used:?}");
+            assert_eq!(
+                next_free(last, max, |id| used.contains(&id)),
+                want,
+                "{last} {max} {used:?}"
+            );
         }
     }
 

@@ -24,9 +24,7 @@ pub enum ClientError {
     #[error("there is no socket {0}: is lbd running? `--socket PATH` names another one")]
     Missing(PathBuf),
     /// The socket's owner and group are others.
-    #[error(
-        "no permission to use {0}: run as root, or as a member of the group in `[api] group`"
-    )]
+    #[error("no permission to use {0}: run as root, or as a member of the group in `[api] group`")]
     Permission(PathBuf),
     /// The socket is left over.
     #[error("nobody answers on {0}: lbd has stopped; the data plane goes on without it")]

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use lb_common::ABI_VERSION;
 use lb_userspace::cli::args::{Args, Command};
 use lb_userspace::cli::{self, CliError, EXIT_FAILED, EXIT_OK, Streams};
 use lb_userspace::dataplane::Dataplane;
 use lb_userspace::host::lock::{DIRECTORY, PinLock};
-use lb_common::ABI_VERSION;
 use lb_userspace::host::netlink::release_all;
 use lb_userspace::host::preflight::{self, PinFileSystem, Wants};
 

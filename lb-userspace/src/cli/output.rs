@@ -53,7 +53,8 @@ fn flow_line(flows: &FlowStatus) -> String {
 }
 
 fn pools(pools: &[PoolStatus], wide: bool) -> String {
-    let mut head = vec!["POOL", "STATE", ">UP", ">GEN", ">CONTESTED", ">SHARE", ">FLOWS", ">PACKETS"];
+    let mut head =
+        vec!["POOL", "STATE", ">UP", ">GEN", ">CONTESTED", ">SHARE", ">FLOWS", ">PACKETS"];
     if wide {
         head.extend([">SLOTS", ">BYTES", "ADDRESS"]);
     }
@@ -233,11 +234,7 @@ impl Table for Drops {
     fn table(&self, wide: bool) -> String {
         let mut columns = Columns::new(&["REASON", ">PACKETS", "MEANING"]);
         for reason in self.reasons.iter().filter(|reason| wide || reason.packets > 0) {
-            columns.row([
-                reason.reason.clone(),
-                reason.packets.to_string(),
-                reason.help.clone(),
-            ]);
+            columns.row([reason.reason.clone(), reason.packets.to_string(), reason.help.clone()]);
         }
         let mut text = columns.render();
         if !self.samples.is_empty() {

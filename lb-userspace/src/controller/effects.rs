@@ -186,8 +186,8 @@ impl Controller {
 
     fn backend_spec(&self, record: &Record) -> BackendSpec {
         let hop = self.hops.get(&record.address);
-        let link = hop
-            .map(|hop| Link::new(hop.destination_mac, hop.source_mac, hop.interface_index));
+        let link =
+            hop.map(|hop| Link::new(hop.destination_mac, hop.source_mac, hop.interface_index));
         BackendSpec {
             destination: record.address,
             encap: record.encap,

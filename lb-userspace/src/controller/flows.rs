@@ -142,9 +142,12 @@ impl Controller {
             match (&pool.tracker, scans.get(name)) {
                 (Some(tracker), Some(scan)) => kept.extend(tracker.owners_in_use(scan)),
                 // Its table or its flows are not known now.
-                _ => kept.extend(self.numbers.backends.iter().filter_map(|(id, record)| {
-                    (record.pool == *name).then_some(*id)
-                })),
+                _ => kept.extend(
+                    self.numbers
+                        .backends
+                        .iter()
+                        .filter_map(|(id, record)| (record.pool == *name).then_some(*id)),
+                ),
             }
         }
         let free: Vec<u16> = self

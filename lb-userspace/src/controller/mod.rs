@@ -327,9 +327,10 @@ impl Controller {
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         self.resolved
-            && self.unresolved.values().all(|why| {
-                !matches!(why, Unresolved::Pending | Unresolved::Resolving(_))
-            })
+            && self
+                .unresolved
+                .values()
+                .all(|why| !matches!(why, Unresolved::Pending | Unresolved::Resolving(_)))
     }
 
     /// Writes resolved and unresolved ways from now on, also for backends of an earlier lbd whose
@@ -432,7 +433,9 @@ impl Controller {
     fn want(&mut self) {
         let mut targets = BTreeMap::new();
         for pool in self.desired.pools.values() {
-            let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else { continue };
+            let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else {
+                continue;
+            };
             for backend in pool.backends.values() {
                 let target = Target {
                     backend: backend.address,

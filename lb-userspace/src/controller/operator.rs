@@ -76,16 +76,14 @@ impl Controller {
             refusals.push(
                 "the cluster secret cannot change while the data plane lives: every flow would \
                  move"
-                .to_owned(),
+                    .to_owned(),
             );
         }
         if !refusals.is_empty() {
             return Err(Failure::invalid(refusals.join("\n")));
         }
         let mut numbers = self.numbers.clone();
-        numbers
-            .assign(new, self.room)
-            .map_err(|error| Failure::refused(error.to_string()))?;
+        numbers.assign(new, self.room).map_err(|error| Failure::refused(error.to_string()))?;
         let changes = plan::changes(old, new, &self.moves(new, &numbers));
         let mut notes = self.override_notes(new);
         let is_other = path.filter(|path| *path != self.options.config && !changes.is_empty());
@@ -199,7 +197,11 @@ impl Controller {
             let tracker = self.pools.get(pool_name).and_then(|pool| pool.tracker.as_ref());
             if let Some(moved) = tracker.map(|tracker| tracker.moved_slots(&members)) {
                 let text = plan::moved_text(&moved, pool.maglev_size);
-                outcome.changes.push(PlanLine::from(Line::new('~', format!("pool {pool_name}"), text)));
+                outcome.changes.push(PlanLine::from(Line::new(
+                    '~',
+                    format!("pool {pool_name}"),
+                    text,
+                )));
             }
             tracing::info!(pool = pool_name, backend = name, ?action, "override");
         }

@@ -175,9 +175,8 @@ impl Controller {
     /// What is known of a pool's backends, by id: nobody is down who is not probed.
     pub(super) fn verdicts_of(&self, pool: &Pool) -> BTreeMap<u16, bool> {
         let ids = self.numbers.of_pool(&pool.name);
-        let of_backend = |name: &String| {
-            Some((*ids.get(name.as_str())?, self.verdict(pool, name)?))
-        };
+        let of_backend =
+            |name: &String| Some((*ids.get(name.as_str())?, self.verdict(pool, name)?));
         pool.backends.keys().filter_map(of_backend).collect()
     }
 

@@ -134,13 +134,9 @@ pub async fn run(start: Start) -> Result<String, StartError> {
 }
 
 /// The sockets; nobody is answered before all is up.
-async fn listen(
-    desired: &Desired,
-    calls: &mpsc::Sender<Call>,
-) -> Result<Vec<Serving>, StartError> {
+async fn listen(desired: &Desired, calls: &mpsc::Sender<Call>) -> Result<Vec<Serving>, StartError> {
     let api = &desired.api;
-    let mut servers =
-        vec![server::unix(&api.socket, api.group.as_deref(), calls.clone()).await?];
+    let mut servers = vec![server::unix(&api.socket, api.group.as_deref(), calls.clone()).await?];
     if let Some(settings) = desired.metrics {
         servers.push(server::metrics(settings.listen, calls.clone(), metrics::encode).await?);
     }

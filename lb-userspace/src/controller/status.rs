@@ -40,8 +40,12 @@ impl Controller {
     pub(super) fn status(&mut self, now: Moment) -> Result<Status, Failure> {
         let flows = self.flow_status(now);
         let counters = self.counters()?;
-        let pools: Vec<PoolStatus> =
-            self.desired.pools.values().map(|pool| self.pool_status(pool, &counters, now)).collect();
+        let pools: Vec<PoolStatus> = self
+            .desired
+            .pools
+            .values()
+            .map(|pool| self.pool_status(pool, &counters, now))
+            .collect();
         let mut attachments = self.attachments();
         let (health, reasons) = self.health(&pools, &attachments);
         let none = || Attachment {
@@ -86,11 +90,7 @@ impl Controller {
     }
 
     /// The whole in one word, and what keeps it from being ok.
-    fn health(
-        &self,
-        pools: &[PoolStatus],
-        attachments: &[Attachment],
-    ) -> (Health, Vec<String>) {
+    fn health(&self, pools: &[PoolStatus], attachments: &[Attachment]) -> (Health, Vec<String>) {
         let mut reasons = Vec::new();
         for it in attachments.iter().filter(|it| it.state != "up") {
             reasons.push(format!("interface {} is {}", it.interface, it.state));
@@ -151,8 +151,7 @@ impl Controller {
         let up = backends.iter().filter(|backend| backend.state == "up").count();
         let up = u32::try_from(up).unwrap_or(u32::MAX);
         let all_down = state.is_some_and(|state| state.view.all_down);
-        let is_unknown =
-            pool.backends.keys().any(|name| self.is_unproven(pool, name, &ids));
+        let is_unknown = pool.backends.keys().any(|name| self.is_unproven(pool, name, &ids));
         let is_lost = backends.iter().any(|it| it.state != "down" && self.is_unreachable(it));
         let is_ok = tracker.is_some() && !all_down && up >= pool.min_up && !is_unknown && !is_lost;
         PoolStatus {
@@ -189,9 +188,8 @@ impl Controller {
         let full = plan::full_name(&pool.name, name);
         let by_operator = self.overrides.get(&full);
         let backend = pool.backends.get(name);
-        let (wanted, weight) = backend.map_or((BackendState::Up, 0), |backend| {
-            plan::effective(backend, by_operator)
-        });
+        let (wanted, weight) =
+            backend.map_or((BackendState::Up, 0), |backend| plan::effective(backend, by_operator));
         let up = self.verdict(pool, name) == Some(true);
         let state = match (up, wanted) {
             (false, _) => "down",

@@ -25,16 +25,18 @@ impl Controller {
         let (same, other): (Vec<(&Vip, u16)>, Vec<(&Vip, u16)>) =
             meant.into_iter().partition(|(vip, _)| vip.key.address.is_ipv4() == source.is_ipv4());
         if same.is_empty() {
-            let (family, have) =
-                if source.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+            let (family, have) = if source.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
             let count = other.len();
             return Err(Failure::invalid(format!(
                 "{source} is an {family} client, and `{}` has only {have} VIPs ({count})",
                 question.target
             )));
         }
-        let flows: Result<Vec<TracedFlow>, Failure> =
-            same.into_iter().take(FLOWS_MAX).map(|(vip, port)| self.traced(source, vip, port)).collect();
+        let flows: Result<Vec<TracedFlow>, Failure> = same
+            .into_iter()
+            .take(FLOWS_MAX)
+            .map(|(vip, port)| self.traced(source, vip, port))
+            .collect();
         Ok(Trace { version: API_VERSION, source: source.to_string(), flows: flows? })
     }
 
