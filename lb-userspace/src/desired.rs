@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use self::text::duration_text;
 pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
 pub use self::words::{
-    BackendState, Encap, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Protocol, Tracking, XdpMode,
+    BackendState, Encap, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Protocol, Tracking,
+    XdpMode,
 };
 
 mod text;

@@ -13,9 +13,9 @@ use proptest::sample::{Index, select};
 use super::tests::load_text;
 use super::{Loaded, reference};
 use crate::desired::{
-    Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, HealthVia, Log,
-    LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
-    Vip, VipKey, XdpMode, format_duration, limits,
+    Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind,
+    HealthVia, Log, LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6,
+    Protocol, Tracking, Vip, VipKey, XdpMode, format_duration, limits,
 };
 use crate::primes;
 

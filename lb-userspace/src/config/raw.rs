@@ -15,8 +15,8 @@ use super::fields::{Field, Fields, Item, empty};
 use super::schema::{self, Key};
 use super::values::{self, Wrong};
 use crate::desired::{
-    BackendState, Encap, Family, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6,
-    Protocol, Tracking, XdpMode,
+    BackendState, Encap, Family, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Port, Prefix4,
+    Prefix6, Protocol, Tracking, XdpMode,
 };
 
 /// Everything that was read.

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::values::{literal, or_list};
-use crate::desired::{HealthVia, 
-    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, XdpMode, format_duration, limits,
+use crate::desired::{
+    BackendState, Encap, HealthVia, LogFormat, LogLevel, OnDown, Protocol, XdpMode,
+    format_duration, limits,
 };
 
 /// What a key's value may be.
