@@ -197,12 +197,6 @@ pub extern "C" fn lb_tracked(hash: u64, ask: u64) -> u32 {
     owner.0 as u32 | (path as u32) << 16
 }
 
-/// Some backend, for the bench's floor.
-#[allow(dead_code, reason = "only the bench's object uses it")]
-pub(crate) fn first_backend() -> Option<&'static Backend> {
-    LB_BACKENDS.get(1)
-}
-
 /// Counts a packet under its VIP and outcome.
 #[inline(always)]
 pub(crate) fn count(vip: u16, outcome: u32, bytes: u64) {

@@ -329,7 +329,7 @@ pub(super) fn replace_ingress(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::kernel::OBJECT;
+    use crate::dataplane::object::AGENT as OBJECT;
 
     /// What kernels before 6.6 get. A namespace of the thread's own has only `lo`.
     fn with_clsact() {

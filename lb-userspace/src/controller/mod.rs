@@ -496,7 +496,7 @@ impl Controller {
         vips.find(is_probed).map(|vip| vip.key.address)
     }
 
-    /// The same for destinations alone: retired backends need their way as long as their flows live.
+    /// The same for destinations alone: retired backends need their way while their flows live.
     fn want_destinations(&mut self) {
         let destinations = self.numbers.backends.values().map(|record| record.address).collect();
         self.wanted.destinations = Some(destinations);

@@ -1,5 +1,7 @@
 //! What operators order, and what they are refused.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::api::requests::TraceQuestion;
 
@@ -115,6 +117,29 @@ fn more_than_there_is_room_for_is_refused() {
         .clone()
         .assign(&load(&text(&[("b9", 1), ("b3", 1)])).desired, world.controller.room);
     assert!(answer.is_err());
+}
+
+#[test]
+fn probes_through_the_tunnel_connect_to_the_vip() {
+    let direct = text(&TWO);
+    let tunnel = direct.replace("kind = \"tcp\"", "kind = \"tcp\"\nvia = \"tunnel\"");
+    let mut world = World::new(&tunnel);
+    let wanted = world.controller.take_wanted();
+    assert_eq!(wanted.tunnelled, Some([IpAddr::V4(VIP)].into()));
+    let targets = wanted.targets.unwrap();
+    for (key, target) in &targets {
+        let id = world.controller.numbers.of_pool("web")[&key.backend];
+        assert_eq!(target.address, (VIP, 80).into());
+        assert_eq!(target.mark, Some(0x1b00_0000 | u32::from(id)));
+    }
+    assert_eq!(targets.len(), 2);
+    let mut world = World::new(&direct);
+    let wanted = world.controller.take_wanted();
+    assert_eq!(wanted.tunnelled, Some(BTreeSet::new()));
+    for (key, target) in wanted.targets.unwrap() {
+        assert_eq!(target.address.ip(), target.backend, "{key}");
+        assert_eq!(target.mark, None);
+    }
 }
 
 #[test]

@@ -92,6 +92,22 @@ fn world_without_b3(world: &mut World) -> World {
 }
 
 #[test]
+fn a_vip_that_changed_its_pool_meanwhile_is_served_all_the_time() {
+    let mut world = World::started(&THREE);
+    world.open(0..50);
+    let second = text(&THREE).replace("name = \"web\"", "name = \"shop\"");
+    let second = second.replace("pool = \"web\"", "pool = \"shop\"");
+    let mut world = world.restarted(&second).unwrap();
+    assert!(!world.controller.is_started(), "nothing is known of the new pool's backends");
+    world.check_flows();
+    // Nobody answers the probes: all are used, and the old pool goes.
+    world.idle(6);
+    assert!(world.controller.is_started());
+    assert!(!world.controller.pools.contains_key("web"));
+    assert_eq!(world.newcomers().len(), 3);
+}
+
+#[test]
 fn another_secret_or_a_damaged_journal_is_refused() {
     let world = World::started(&THREE);
     let mut loaded = load(&text(&THREE));
