@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lb_common::backend::Outer;
 use serde::{Deserialize, Serialize};
 
 use self::text::duration_text;
@@ -24,14 +25,17 @@ mod words;
 
 /// Limits that the maps' layout sets; a configuration may ask for less, never for more.
 pub mod limits {
-    /// VIPs (address, protocol, port), and what `max_vips` may be at most.
-    pub const MAX_VIPS: u32 = 65_536;
+    /// VIPs (address, protocol, port), and what `max_vips` may be at most. The data plane counts
+    /// packets of no VIP as number 0.
+    #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
+    pub const MAX_VIPS: u32 = lb_common::MAX_VIPS as u32 - 1;
     /// Pools, and what `max_pools` may be at most.
-    pub const MAX_POOLS: u32 = 4_096;
+    #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
+    pub const MAX_POOLS: u32 = lb_common::MAX_POOLS as u32;
     /// Backends over all pools: a slot keeps the id in 15 bits and 0 means none.
-    pub const MAX_BACKENDS: u32 = 32_767;
-    /// Flows the flow table may be given room for; it takes 16 bytes for each (1 GiB here).
-    pub const MAX_FLOWS: u32 = 67_108_864;
+    pub const MAX_BACKENDS: u32 = lb_common::MAX_BACKEND_ID as u32;
+    /// Flows the flow table may be given room for: its buckets take 1 GiB then.
+    pub const MAX_FLOWS: u32 = 33_554_432;
     /// Fewest flows worth a table.
     pub const MIN_FLOWS: u32 = 1_024;
     /// Slots of all pools together; each takes 10 bytes with its history (1.25 GiB here).
@@ -403,22 +407,18 @@ impl fmt::Display for Family {
     }
 }
 
-/// The most bytes an encap puts in front of the inner packet, outer IP header included.
+/// Bytes an encap puts in front of the inner packet, outer IP header included.
 ///
 /// What the path to a backend must carry is the inner packet plus this.
 #[must_use]
 pub const fn encap_overhead_bytes(encap: Encap, outer: Family) -> u16 {
-    const IPV4: u16 = 20;
-    const IPV6: u16 = 40;
-    // UDP, the GUE header, and the private data with the addresses of the candidates.
-    const GUE_V4: u16 = 36;
-    const GUE_V6: u16 = 84;
-    match (encap, outer) {
-        (Encap::Ipip, Family::V4) => IPV4,
-        (Encap::Ipip, Family::V6) => IPV6,
-        (Encap::Gue, Family::V4) => IPV4 + GUE_V4,
-        (Encap::Gue, Family::V6) => IPV6 + GUE_V6,
-    }
+    let outer = match (encap, outer) {
+        (Encap::Ipip, Family::V4) => Outer::IpipV4,
+        (Encap::Ipip, Family::V6) => Outer::IpipV6,
+        (Encap::Gue, Family::V4) => Outer::GueV4,
+        (Encap::Gue, Family::V6) => Outer::GueV6,
+    };
+    outer.overhead()
 }
 
 #[cfg(test)]

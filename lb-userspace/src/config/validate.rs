@@ -382,9 +382,18 @@ fn check_limits(raw: &Raw, findings: &mut Vec<Finding>) {
             let title = format!("there are more {things} than there is room for");
             let label = format!("number {}", grouped(u64::from(limit.value) + 1));
             let finding = Finding::new(Id::OverLimit, title, *beyond, label);
-            let needed = literal(places.len());
             let max = maximum(&schema::DATAPLANE, key);
-            let help = format!("set `{key} = {needed}` in `[dataplane]`; at most {max}");
+            let help = match i64::try_from(places.len()).is_ok_and(|needed| needed <= max) {
+                true => format!(
+                    "set `{key} = {}` in `[dataplane]`; at most {}",
+                    literal(places.len()),
+                    grouped(max)
+                ),
+                false => {
+                    let (all, most) = (grouped(places.len()), grouped(max));
+                    format!("there are {all}, and {most} is the most that lbd can have")
+                }
+            };
             findings.push(with_limit(finding, key, limit).help(help));
         }
     }
@@ -398,10 +407,10 @@ fn with_limit(finding: Finding, key: &str, limit: &Item<u32>) -> Finding {
     }
 }
 
-fn maximum(section: &Section, key: &str) -> String {
+fn maximum(section: &Section, key: &str) -> i64 {
     match section.key(key).map(|key| key.kind) {
-        Some(Kind::Integer { max, .. }) => grouped(max),
-        _ => String::new(),
+        Some(Kind::Integer { max, .. }) => max,
+        _ => i64::MAX,
     }
 }
 
