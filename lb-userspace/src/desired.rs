@@ -25,6 +25,8 @@ mod words;
 
 /// Limits that the maps' layout sets; a configuration may ask for less, never for more.
 pub mod limits {
+    use std::time::Duration;
+
     /// VIPs (address, protocol, port), and what `max_vips` may be at most. The data plane counts
     /// packets of no VIP as number 0.
     #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
@@ -45,6 +47,10 @@ pub mod limits {
     pub const DEFAULT_SLOTS: u32 = 2 * 16 * 65_537;
     /// Tables a pool needs room for: the one in use and the one that will replace it.
     pub const TABLES_PER_POOL: u32 = 2;
+    /// The longest idle timeout: what a deadline in the flow table can tell apart.
+    pub const MAX_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+    // A tick is about a second; one tick is lost to rounding.
+    const _: () = assert!(MAX_IDLE.as_secs() < lb_common::control::Idle::MAX as u64);
     /// Bytes of an interface's name (IFNAMSIZ without its final zero).
     pub const MAX_INTERFACE_NAME: usize = 15;
     /// Bytes of the name of a node, pool, backend, VIP or health check.

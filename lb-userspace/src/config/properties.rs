@@ -24,7 +24,7 @@ fn duration(seconds: Range<u64>) -> impl Strategy<Value = Duration> {
 }
 
 fn timeouts() -> impl Strategy<Value = FlowTimeouts> {
-    (duration(1..100), duration(1..86_000), duration(1..100), duration(1..4_000)).prop_map(
+    (duration(1..100), duration(1..7_200), duration(1..100), duration(1..7_200)).prop_map(
         |(tcp_half_open, tcp_established, tcp_closing, udp)| FlowTimeouts {
             tcp_half_open,
             tcp_established,

@@ -126,7 +126,8 @@ const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const PORT: Kind = count(65_535);
 const ENCAP: Kind = Kind::Word(Encap::WORDS);
 /// Ages in the flow table count seconds, so nothing shorter can be told apart.
-const IDLE: Kind = Kind::Duration { min_ms: SECOND_MS, max_ms: 24 * HOUR_MS };
+const IDLE: Kind =
+    Kind::Duration { min_ms: SECOND_MS, max_ms: limits::MAX_IDLE.as_secs() * SECOND_MS };
 
 use Need::{Default, Optional, Required};
 
