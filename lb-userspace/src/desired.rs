@@ -64,7 +64,7 @@ pub struct Desired {
     pub node: Node,
     /// What is fixed when the programs and maps are created, and the defaults of the pools.
     pub dataplane: Dataplane,
-    /// Idle timeouts where a VIP has none of its own.
+    /// Idle timeouts: of TCP for every VIP, of UDP where a VIP has none of its own.
     pub flow_timeouts: FlowTimeouts,
     /// The pools by name.
     pub pools: BTreeMap<String, Pool>,
@@ -191,6 +191,14 @@ pub struct FlowTimeouts {
     pub udp: Duration,
 }
 
+/// The idle timeouts that a VIP can have of its own; TCP's are the same for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipTimeouts {
+    /// UDP.
+    #[serde(with = "duration_text")]
+    pub udp: Duration,
+}
+
 /// A named set of backends with one lookup table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -275,7 +283,7 @@ pub struct Vip {
     /// Which of its flows are remembered: TCP as its pool says, UDP `Always` or `Stateless`.
     pub tracking: Tracking,
     /// Its idle timeouts: its own, else the defaults.
-    pub flow_timeouts: FlowTimeouts,
+    pub flow_timeouts: VipTimeouts,
 }
 
 /// What tells VIPs apart. As text `203.0.113.10:443/tcp`, `[2001:db8::1]:any/udp`.

@@ -15,7 +15,7 @@ use super::{Loaded, reference};
 use crate::desired::{
     Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
     LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
-    Vip, VipKey, XdpMode, format_duration, limits,
+    Vip, VipKey, VipTimeouts, XdpMode, format_duration, limits,
 };
 use crate::primes;
 
@@ -108,11 +108,11 @@ fn pools() -> impl Strategy<Value = BTreeMap<String, Pool>> {
     })
 }
 
-type VipSeed = (u8, bool, Option<u16>, bool, Index, bool, FlowTimeouts);
+type VipSeed = (u8, bool, Option<u16>, bool, Index, bool, Duration);
 
 fn vip_seed() -> impl Strategy<Value = VipSeed> {
     let port = prop::option::of(1..=u16::MAX);
-    (1..9_u8, any::<bool>(), port, any::<bool>(), any::<Index>(), any::<bool>(), timeouts())
+    (1..9_u8, any::<bool>(), port, any::<bool>(), any::<Index>(), any::<bool>(), duration(1..7_200))
 }
 
 fn vips(
@@ -122,7 +122,7 @@ fn vips(
 ) -> BTreeMap<VipKey, Vip> {
     let mut vips = BTreeMap::new();
     let names: Vec<&Pool> = pools.values().collect();
-    for (index, (number, v6, port, tcp, pool, stateless, own)) in seeds.into_iter().enumerate() {
+    for (index, (number, v6, port, tcp, pool, stateless, udp)) in seeds.into_iter().enumerate() {
         if names.is_empty() {
             break;
         }
@@ -132,13 +132,12 @@ fn vips(
             false => IpAddr::V4(Ipv4Addr::new(203, 0, 113, number)),
         };
         let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
-        let (tracking, flow_timeouts) = match protocol {
-            Protocol::Tcp => (pool.tracking, FlowTimeouts { udp: defaults.udp, ..own }),
-            Protocol::Udp if stateless => {
-                (Tracking::Stateless, FlowTimeouts { udp: own.udp, ..defaults })
-            }
-            Protocol::Udp => (Tracking::Always, FlowTimeouts { udp: own.udp, ..defaults }),
+        let (tracking, udp) = match protocol {
+            Protocol::Tcp => (pool.tracking, defaults.udp),
+            Protocol::Udp if stateless => (Tracking::Stateless, udp),
+            Protocol::Udp => (Tracking::Always, udp),
         };
+        let flow_timeouts = VipTimeouts { udp };
         let key = VipKey { address, protocol, port: port.map_or(Port::Any, Port::Exact) };
         let (name, pool) = (format!("vip{index}"), pool.name.clone());
         vips.insert(key, Vip { name, key, pool, tracking, flow_timeouts });
@@ -268,8 +267,6 @@ fn pool_toml(pool: &Pool) -> String {
 }
 
 fn vip_toml(vip: &Vip) -> String {
-    let t = format_duration;
-    let timeouts = &vip.flow_timeouts;
     let VipKey { address, protocol, port } = vip.key;
     let mut text = format!("[[vip]]\nname = {:?}\naddress = \"{address}\"\n", vip.name);
     text += &match port {
@@ -277,18 +274,12 @@ fn vip_toml(vip: &Vip) -> String {
         Port::Exact(port) => format!("ports = [{port}]\n"),
     };
     text += &format!("protocol = \"{protocol}\"\npool = {:?}\n", vip.pool);
-    match protocol {
-        Protocol::Udp => {
-            text += &format!("tracking = \"{}\"\n", vip.tracking);
-            text + &format!("flow_timeout = {{ udp = \"{}\" }}", t(timeouts.udp))
-        }
-        Protocol::Tcp => {
-            text += &format!("flow_timeout.tcp_half_open = \"{}\"\n", t(timeouts.tcp_half_open));
-            text +=
-                &format!("flow_timeout.tcp_established = \"{}\"\n", t(timeouts.tcp_established));
-            text + &format!("flow_timeout.tcp_closing = \"{}\"", t(timeouts.tcp_closing))
-        }
+    if protocol == Protocol::Udp {
+        let timeout = format_duration(vip.flow_timeouts.udp);
+        text += &format!("tracking = \"{}\"\n", vip.tracking);
+        text += &format!("flow_timeout = {{ udp = \"{timeout}\" }}\n");
     }
+    text
 }
 
 proptest! {

@@ -62,7 +62,7 @@ pub(super) struct Dataplane {
     pub(super) pin_path: Field<PathBuf>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Timeouts {
     pub(super) tcp_half_open: Field<Duration>,
     pub(super) tcp_established: Field<Duration>,
@@ -113,7 +113,8 @@ pub(super) struct Vip {
     pub(super) ports: Vec<Item<Port>>,
     pub(super) pool: Field<String>,
     pub(super) tracking: Field<Tracking>,
-    pub(super) timeouts: Timeouts,
+    /// UDP's, out of its `flow_timeout`.
+    pub(super) udp_timeout: Field<Duration>,
 }
 
 #[derive(Debug)]
@@ -307,16 +308,14 @@ fn vip(mut fields: Fields<'_, '_>) -> Vip {
         ports: ports(&mut fields),
         pool: fields.get("pool", values::text),
         tracking: fields.get("tracking", values::word),
-        timeouts: vip_timeouts(&mut fields),
+        udp_timeout: udp_timeout(&mut fields),
     }
 }
 
-fn vip_timeouts(fields: &mut Fields<'_, '_>) -> Timeouts {
+fn udp_timeout(fields: &mut Fields<'_, '_>) -> Field<Duration> {
     let what = format!("`flow_timeout` of {}", fields.what);
-    match fields.table("flow_timeout") {
-        Some((table, at)) => timeouts(fields.child(&schema::VIP_TIMEOUT, table, at, what)),
-        None => Timeouts::default(),
-    }
+    let (table, at) = fields.table("flow_timeout")?;
+    fields.child(&schema::VIP_TIMEOUT, table, at, what).get("udp", values::duration)
 }
 
 fn ports(fields: &mut Fields<'_, '_>) -> Vec<Item<Port>> {

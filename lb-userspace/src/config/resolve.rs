@@ -10,7 +10,7 @@ use super::raw::{self, Raw};
 use super::validate::probe_ports;
 use crate::desired::{
     Api, Backend, Dataplane, Desired, FlowTimeouts, Health, Log, Metrics, Node, Pool, Port,
-    Protocol, Tracking, Vip, VipKey, limits,
+    Protocol, Tracking, Vip, VipKey, VipTimeouts, limits,
 };
 
 /// A field's value; `None` only if a finding says why.
@@ -161,17 +161,11 @@ fn resolve_vip(
         Protocol::Tcp => pools.get(&pool)?.tracking,
         Protocol::Udp => value(&block.tracking).unwrap_or(Tracking::Always),
     };
-    let own = &block.timeouts;
     Some(Vip {
         name: value(&block.name)?,
         key: VipKey { address: value(&block.address)?, protocol, port },
         pool,
         tracking,
-        flow_timeouts: FlowTimeouts {
-            tcp_half_open: value(&own.tcp_half_open).unwrap_or(defaults.tcp_half_open),
-            tcp_established: value(&own.tcp_established).unwrap_or(defaults.tcp_established),
-            tcp_closing: value(&own.tcp_closing).unwrap_or(defaults.tcp_closing),
-            udp: value(&own.udp).unwrap_or(defaults.udp),
-        },
+        flow_timeouts: VipTimeouts { udp: value(&block.udp_timeout).unwrap_or(defaults.udp) },
     })
 }

@@ -230,7 +230,7 @@ pub(super) static DEFAULTS: Section = Section {
 
 pub(super) static FLOW_TIMEOUT: Section = Section {
     header: "[defaults.flow_timeout]",
-    doc: "How long a flow without a packet is remembered, where a VIP says nothing else.",
+    doc: "How long a flow without a packet is remembered. A UDP VIP can have its own.",
     keys: &[
         key("tcp_half_open", IDLE, Default("\"10s\""), "TCP, before the handshake is complete."),
         key("tcp_established", IDLE, Default("\"10m\""), "TCP, established."),
@@ -239,17 +239,11 @@ pub(super) static FLOW_TIMEOUT: Section = Section {
     ],
 };
 
-const DEFAULT_TIMEOUT: Need = Optional("as in `[defaults.flow_timeout]`");
-
 pub(super) static VIP_TIMEOUT: Section = Section {
     header: "flow_timeout = { .. } of [[vip]]",
-    doc: "Idle timeouts of one VIP.",
-    keys: &[
-        key("tcp_half_open", IDLE, DEFAULT_TIMEOUT, "TCP only."),
-        key("tcp_established", IDLE, DEFAULT_TIMEOUT, "TCP only."),
-        key("tcp_closing", IDLE, DEFAULT_TIMEOUT, "TCP only."),
-        key("udp", IDLE, DEFAULT_TIMEOUT, "UDP only."),
-    ],
+    doc: "Idle timeouts of one VIP. Those of TCP are the same for all VIPs: \
+          `[defaults.flow_timeout]`.",
+    keys: &[key("udp", IDLE, Optional("as in `[defaults.flow_timeout]`"), "UDP only.")],
 };
 
 /// Kinds of probes that are known by name and not supported.
@@ -375,7 +369,7 @@ pub(super) static VIP: Section = Section {
             "flow_timeout",
             Kind::Table,
             Optional("as in `[defaults.flow_timeout]`"),
-            "Idle timeouts of its own.",
+            "UDP only: idle timeouts of its own.",
         ),
     ],
 };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::diagnostic::{At, Finding, Id, closest};
 use super::fields::{Field, Item};
 use super::pools;
-use super::raw::{Api, Dataplane, Health, Node, Raw, Timeouts, Vip};
+use super::raw::{Api, Dataplane, Health, Node, Raw, Vip};
 use super::schema::{self, Kind, Section};
 use super::values::{grouped, literal};
 use crate::desired::{Port, Prefix4, Prefix6, Protocol, VipKey, format_duration, limits};
@@ -315,30 +315,19 @@ fn check_vip(
         check_known(Id::UnknownPool, title, "pool", pool, &known.pools, findings);
     }
     let Some(protocol) = &vip.protocol else { return };
-    let tracking = vip.tracking.as_ref().map(|item| ("tracking", item.at));
-    let wrong = wrong_protocol(protocol.value, &vip.timeouts);
-    for (key, at) in wrong.into_iter().chain(tracking.filter(|_| protocol.value == Protocol::Tcp)) {
+    let only_udp = [
+        ("tracking", vip.tracking.as_ref().map(|item| item.at)),
+        ("udp", vip.udp_timeout.as_ref().map(|item| item.at)),
+    ];
+    for (key, at) in only_udp.into_iter().filter(|_| protocol.value == Protocol::Tcp) {
+        let Some(at) = at else { continue };
         let title = format!("`{key}` of VIP `{name}` has no meaning for {}", protocol.value);
         let finding = Finding::new(Id::NotForProtocol, title, at, "");
         let finding = finding.beside(protocol.at, "the protocol");
         findings.push(match key {
             "tracking" => finding.help("TCP flows are tracked as `tracking` of the pool says"),
-            _ => finding.help("leave it out"),
+            _ => finding.help("leave it out; TCP has its timeouts in `[defaults.flow_timeout]`"),
         });
-    }
-}
-
-/// The timeouts that do not belong to a protocol.
-fn wrong_protocol(protocol: Protocol, timeouts: &Timeouts) -> Vec<(&'static str, At)> {
-    let given = |key, field: &Field<Duration>| field.as_ref().map(|item| (key, item.at));
-    let tcp = [
-        given("tcp_half_open", &timeouts.tcp_half_open),
-        given("tcp_established", &timeouts.tcp_established),
-        given("tcp_closing", &timeouts.tcp_closing),
-    ];
-    match protocol {
-        Protocol::Tcp => given("udp", &timeouts.udp).into_iter().collect(),
-        Protocol::Udp => tcp.into_iter().flatten().collect(),
     }
 }
 
