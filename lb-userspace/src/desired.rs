@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use self::text::duration_text;
 pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
 pub use self::words::{
-    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Protocol, Tracking, XdpMode,
+    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Protocol, Tracking, ViaWord,
+    XdpMode,
 };
 
 mod text;
@@ -109,10 +110,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// The address a tunnel to `backend` starts from; `None` if the node has none of its family.
+    /// The address that a tunnel to a backend, or a probe to a VIP, starts from: the node's own of
+    /// the family of `destination`; `None` if it has none.
     #[must_use]
-    pub fn outer_source(&self, backend: IpAddr) -> Option<IpAddr> {
-        match Family::of(backend) {
+    pub fn outer_source(&self, destination: IpAddr) -> Option<IpAddr> {
+        match Family::of(destination) {
             Family::V4 => self.address.map(IpAddr::V4),
             Family::V6 => self.address6.map(IpAddr::V6),
         }
@@ -259,6 +261,8 @@ pub struct Health {
     pub kind: HealthKind,
     /// The port probed: its own, else the lowest port of the pool's VIPs (TCP before UDP).
     pub port: u16,
+    /// Which way it is probed.
+    pub via: Via,
     /// From one probe's start to the next.
     #[serde(with = "duration_text")]
     pub interval: Duration,
@@ -269,6 +273,30 @@ pub struct Health {
     pub rise: u32,
     /// Probes in a row that must fail to take it down; at least 1.
     pub fall: u32,
+}
+
+/// Which way a probe goes. In JSON `{"tunnel": "203.0.113.10"}` or `"direct"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// The way a client's packet goes, to this VIP address of the pool: proves encapsulation, next
+    /// hop, path, agent, the VIP on the backend, the listener, and the way back. The probe starts
+    /// from the node's address of this family, which the node has.
+    Tunnel(IpAddr),
+    /// To the backend's own address: proves that something listens there, and nothing of the
+    /// tunnel.
+    Direct,
+}
+
+impl Via {
+    /// The VIP that probes connect to; `None` if they go to the backends themselves.
+    #[must_use]
+    pub const fn vip(self) -> Option<IpAddr> {
+        match self {
+            Self::Tunnel(vip) => Some(vip),
+            Self::Direct => None,
+        }
+    }
 }
 
 /// An address, protocol and port that clients reach.

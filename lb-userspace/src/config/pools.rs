@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use super::diagnostic::{At, Finding, Id};
 use super::fields::Item;
+use super::probes::{Probes, check_probe};
 use super::raw::{Backend, Pool, Raw};
-use super::validate::{
-    Names, OwnAddresses, check_known, check_size, check_unique, check_usable, probe_ports,
-};
+use super::validate::{Names, OwnAddresses, check_size, check_unique, check_usable};
 use super::values::{grouped, literal};
 use crate::desired::{BackendState, Family, format_duration};
 use crate::primes;
@@ -34,7 +33,7 @@ pub(super) fn check_pools(
     own: &OwnAddresses,
     findings: &mut Vec<Finding>,
 ) {
-    let probe_ports = probe_ports(raw);
+    let probes = Probes::new(raw);
     let mut names: BTreeMap<&str, At> = BTreeMap::new();
     for pool in &raw.pools {
         if let Some(name) = &pool.name {
@@ -45,8 +44,7 @@ pub(super) fn check_pools(
             let title = format!("no VIP uses pool `{name}`");
             findings.push(Finding::new(Id::UnusedPool, title, own.at, ""));
         }
-        let port = probe_ports.get(name).copied();
-        check_probe(raw, pool, name, known, port, findings);
+        check_probe(raw, pool, name, known, &probes, findings);
         check_times(pool, name, findings);
         if let Some(size) = &pool.maglev_size {
             check_size(size, &format!("of pool `{name}`"), findings);
@@ -54,27 +52,6 @@ pub(super) fn check_pools(
         let Some(backends) = &pool.backends else { continue };
         check_backends(raw, &backends.value, name, own, findings);
         check_shares(raw, pool, backends, name, findings);
-    }
-}
-
-fn check_probe(
-    raw: &Raw,
-    pool: &Pool,
-    name: &str,
-    known: &Names<'_>,
-    port: Option<u16>,
-    findings: &mut Vec<Finding>,
-) {
-    let Some(health) = &pool.health else { return };
-    let title = format!("pool `{name}` names a health check that does not exist");
-    check_known(Id::UnknownHealth, title, "health check", health, &known.healths, findings);
-    let check = raw.healths.iter().find(|check| check.name.value == health.value);
-    if check.is_some_and(|check| check.port.is_none()) && port.is_none() {
-        let title = format!("nothing says at which port to probe the backends of pool `{name}`");
-        let finding = Finding::new(Id::HealthWithoutPort, title, health.at, "")
-            .help(format!("set `port` in `[health.{}]`", health.value))
-            .help("without it the lowest port of the pool's VIPs is probed, and it has none");
-        findings.push(finding);
     }
 }
 

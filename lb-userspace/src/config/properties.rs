@@ -15,7 +15,7 @@ use super::{Loaded, reference};
 use crate::desired::{
     Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
     LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
-    Vip, VipKey, VipTimeouts, XdpMode, format_duration, limits,
+    Via, Vip, VipKey, VipTimeouts, XdpMode, format_duration, limits,
 };
 use crate::primes;
 
@@ -34,13 +34,19 @@ fn timeouts() -> impl Strategy<Value = FlowTimeouts> {
     )
 }
 
+/// Ports of VIPs and probes, often the same.
+fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(80), 1..=u16::MAX]
+}
+
 fn health() -> impl Strategy<Value = Health> {
-    (1..u16::MAX, duration(2..60), duration(1..2), 1..=100_u32, 1..=100_u32).prop_map(
+    (port(), duration(2..60), duration(1..2), 1..=100_u32, 1..=100_u32).prop_map(
         |(port, interval, timeout, rise, fall)| Health {
             // One check for each pool; the name follows from the pool's.
             name: String::new(),
             kind: HealthKind::Tcp,
             port,
+            via: Via::Direct,
             interval,
             timeout,
             rise,
@@ -111,7 +117,7 @@ fn pools() -> impl Strategy<Value = BTreeMap<String, Pool>> {
 type VipSeed = (u8, bool, Option<u16>, bool, Index, bool, Duration);
 
 fn vip_seed() -> impl Strategy<Value = VipSeed> {
-    let port = prop::option::of(1..=u16::MAX);
+    let port = prop::option::of(port());
     (1..9_u8, any::<bool>(), port, any::<bool>(), any::<Index>(), any::<bool>(), duration(1..7_200))
 }
 
@@ -143,6 +149,28 @@ fn vips(
         vips.insert(key, Vip { name, key, pool, tracking, flow_timeouts });
     }
     vips
+}
+
+/// The same pools, those whose number has its bit set probed through the tunnel if they can be.
+fn tunnelled(
+    mut pools: BTreeMap<String, Pool>,
+    vips: &BTreeMap<VipKey, Vip>,
+    chosen: u8,
+) -> BTreeMap<String, Pool> {
+    for (index, pool) in pools.values_mut().enumerate().filter(|(i, _)| chosen >> i & 1 == 1) {
+        let Some(health) = &mut pool.health else { continue };
+        let exact = |key: &VipKey| VipKey { port: Port::Exact(health.port), ..*key };
+        let reached = |key: &VipKey| {
+            let any = key.port == Port::Any && !vips.contains_key(&exact(key));
+            key.protocol == Protocol::Tcp && (any || *key == exact(key))
+        };
+        let name = format!("pool{index}");
+        let own = vips.values().filter(|vip| vip.pool == name).map(|vip| &vip.key);
+        if let Some(key) = own.filter(|key| reached(key)).min_by_key(|key| key.address) {
+            health.via = Via::Tunnel(key.address);
+        }
+    }
+    pools
 }
 
 fn dataplane() -> impl Strategy<Value = Dataplane> {
@@ -179,26 +207,31 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
 }
 
 fn desired() -> impl Strategy<Value = Desired> {
-    let rest = (dataplane(), timeouts(), prop::option::of(1..=u16::MAX), any::<bool>());
+    let rest =
+        (dataplane(), timeouts(), prop::option::of(1..=u16::MAX), any::<bool>(), any::<u8>());
     (pools(), prop::collection::vec(vip_seed(), 0..12), rest).prop_map(
-        |(pools, seeds, (dataplane, flow_timeouts, metrics, group))| Desired {
-            node: Node {
-                name: "lb-1".to_owned(),
-                pop: "fra1".to_owned(),
-                address: Some(Ipv4Addr::new(192, 0, 2, 11)),
-                address6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11)),
-                secret_file: PathBuf::from("/etc/lb/secret"),
-            },
-            dataplane,
-            flow_timeouts,
-            vips: vips(seeds, &pools, flow_timeouts),
-            pools,
-            api: Api {
-                socket: PathBuf::from("/run/lb/lbd.sock"),
-                group: group.then(|| "lb".to_owned()),
-            },
-            metrics: metrics.map(|port| Metrics { listen: ([127, 0, 0, 1], port).into() }),
-            log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+        |(pools, seeds, (dataplane, flow_timeouts, metrics, group, chosen))| {
+            let vips = vips(seeds, &pools, flow_timeouts);
+            let pools = tunnelled(pools, &vips, chosen);
+            Desired {
+                node: Node {
+                    name: "lb-1".to_owned(),
+                    pop: "fra1".to_owned(),
+                    address: Some(Ipv4Addr::new(192, 0, 2, 11)),
+                    address6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11)),
+                    secret_file: PathBuf::from("/etc/lb/secret"),
+                },
+                dataplane,
+                flow_timeouts,
+                vips,
+                pools,
+                api: Api {
+                    socket: PathBuf::from("/run/lb/lbd.sock"),
+                    group: group.then(|| "lb".to_owned()),
+                },
+                metrics: metrics.map(|port| Metrics { listen: ([127, 0, 0, 1], port).into() }),
+                log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+            }
         },
     )
 }
@@ -246,7 +279,8 @@ fn pool_toml(pool: &Pool) -> String {
     let mut text = String::new();
     if let Some(health) = &pool.health {
         text += &format!("[health.{}]\nkind = \"tcp\"\nport = {}\n", health.name, health.port);
-        text += &format!("interval = \"{}\"\n", t(health.interval));
+        let via = if health.via == Via::Direct { "direct" } else { "tunnel" };
+        text += &format!("via = \"{via}\"\ninterval = \"{}\"\n", t(health.interval));
         text += &format!("timeout = \"{}\"\n", t(health.timeout));
         text += &format!("rise = {}\nfall = {}\n", health.rise, health.fall);
     }

@@ -16,7 +16,7 @@ use super::schema::{self, Key};
 use super::values::{self, Wrong};
 use crate::desired::{
     BackendState, Encap, Family, HealthKind, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6,
-    Protocol, Tracking, XdpMode,
+    Protocol, Tracking, ViaWord, XdpMode,
 };
 
 /// Everything that was read.
@@ -75,6 +75,7 @@ pub(super) struct Health {
     pub(super) name: Item<String>,
     pub(super) kind: Field<HealthKind>,
     pub(super) port: Field<u16>,
+    pub(super) via: Field<ViaWord>,
     pub(super) interval: Field<Duration>,
     pub(super) timeout: Field<Duration>,
     pub(super) rise: Field<u32>,
@@ -262,6 +263,7 @@ fn health(name: Item<String>, mut fields: Fields<'_, '_>) -> Health {
         name,
         kind: fields.get("kind", kind),
         port: fields.get("port", values::integer),
+        via: fields.get("via", values::word),
         interval: fields.get("interval", values::duration),
         timeout: fields.get("timeout", values::duration),
         rise: fields.get("rise", values::integer),

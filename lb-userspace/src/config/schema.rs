@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::values::{literal, or_list};
 use crate::desired::{
-    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, XdpMode, format_duration, limits,
+    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, ViaWord, XdpMode, format_duration,
+    limits,
 };
 
 /// What a key's value may be.
@@ -251,7 +252,11 @@ pub(super) const UNSUPPORTED_HEALTH: [&str; 4] = ["http", "https", "udp", "icmp"
 
 pub(super) static HEALTH: Section = Section {
     header: "[health.NAME]",
-    doc: "A health check, named once and used by pools.",
+    doc: "A health check, named once and used by pools. With `via = \"tunnel\"` a probe goes to \
+          the pool's VIP the way a client's packet goes, and proves all of it: encapsulation, \
+          next hop, path, agent, the VIP on the backend, the listener, and the way back. With \
+          `via = \"direct\"` it goes to the backend's own address: it proves that something \
+          listens there, and nothing of the tunnel.",
     keys: &[
         key("kind", Kind::Word(&["tcp"]), Required, "What a probe does: tcp opens a connection."),
         key(
@@ -259,6 +264,16 @@ pub(super) static HEALTH: Section = Section {
             PORT,
             Optional("the lowest port of the pool's VIPs, TCP before UDP"),
             "The port probed.",
+        ),
+        key(
+            "via",
+            Kind::Word(ViaWord::WORDS),
+            Optional(
+                "tunnel if the pool has a TCP VIP with this port, of a family the node has an \
+                 address of, else direct",
+            ),
+            "The way of a probe; tunnel: to such a VIP, from the node's address; direct: to the \
+             backend's address.",
         ),
         key(
             "interval",

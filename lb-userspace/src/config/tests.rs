@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Id, Report, Source};
 use super::files::SecretError;
 use super::{Loaded, check, load, reference, schema};
-use crate::desired::{Secret, Tracking, VipKey};
+use crate::desired::{Secret, Tracking, Via, VipKey};
 
 /// Secrets by the path that a case names.
 fn secret(path: &Path) -> Result<Secret, SecretError> {
@@ -99,7 +99,8 @@ fn the_example_is_taken_without_a_finding() {
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings.render(false));
     let desired = loaded.desired;
     assert_eq!(desired.vips.len(), 6);
-    assert_eq!(desired.pools["web"].health.as_ref().map(|health| health.port), Some(80));
+    let web = desired.pools["web"].health.as_ref().unwrap();
+    assert_eq!((web.port, web.via), (80, Via::Tunnel([203, 0, 113, 10].into())));
     let key: VipKey = "203.0.113.53:53/udp".parse().unwrap();
     assert_eq!(desired.vips[&key].tracking, Tracking::Stateless);
     assert_eq!(desired.vips[&key].flow_timeouts.udp.as_secs(), 5);
@@ -159,11 +160,55 @@ fn the_defaults_are_a_file_that_reads_as_the_defaults() {
     assert_eq!(all.desired, load_text(least).unwrap().desired);
 }
 
+/// How pool `web` is probed, given the node's addresses, the check's keys and the VIPs (each its
+/// address, protocol, ports and pool).
+fn via(node: &str, check: &str, vips: &[(&str, &str, &str, &str)]) -> Via {
+    let mut text = format!(
+        "version = 1\n[node]\nname = \"lb1\"\n{node}\nsecret_file = \"/etc/lb/secret\"\n\
+         [dataplane]\ninterfaces = [\"eth0\"]\n[health.connect]\nkind = \"tcp\"\n{check}\n"
+    );
+    text += "[[pool]]\nname = \"web\"\nhealth = \"connect\"\nbackends = []\n";
+    text += "[[pool]]\nname = \"other\"\nbackends = []\n";
+    for (index, (address, protocol, ports, pool)) in vips.iter().enumerate() {
+        text += &format!(
+            "[[vip]]\nname = \"v{index}\"\naddress = \"{address}\"\n\
+             protocol = \"{protocol}\"\nports = {ports}\npool = \"{pool}\"\n"
+        );
+    }
+    let loaded = load_text(&text).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    loaded.desired.pools["web"].health.as_ref().unwrap().via
+}
+
+#[test]
+fn a_probe_goes_to_a_vip_that_leads_to_its_pool() {
+    const BOTH: &str = "address = \"192.0.2.11\"\naddress6 = \"2001:db8::11\"";
+    const V4: &str = "address = \"192.0.2.11\"";
+    const V6: &str = "address6 = \"2001:db8::11\"";
+    let tunnel = |vip: &str| Via::Tunnel(vip.parse().unwrap());
+    let web = ("203.0.113.1", "tcp", "[80, 443]", "web");
+    let web6 = ("2001:db8:53::1", "tcp", "[80]", "web");
+    let any = ("203.0.113.2", "tcp", "\"any\"", "web");
+    let udp = ("203.0.113.3", "udp", "[80]", "web");
+    let taken = ("203.0.113.2", "tcp", "[80]", "other");
+    let first = tunnel("203.0.113.1");
+    assert_eq!(via(BOTH, "port = 80", &[web6, web, udp]), first, "IPv4 first");
+    assert_eq!(via(BOTH, "via = \"tunnel\"\nport = 443", &[web6, web]), first);
+    assert_eq!(via(BOTH, "via = \"direct\"\nport = 443", &[web]), Via::Direct);
+    assert_eq!(via(V4, "port = 80", &[web6]), Via::Direct, "no address to start from");
+    assert_eq!(via(V6, "port = 80", &[web, web6]), tunnel("2001:db8:53::1"));
+    assert_eq!(via(BOTH, "port = 80", &[udp]), Via::Direct, "UDP has no connections");
+    assert_eq!(via(BOTH, "port = 8080", &[web]), Via::Direct, "another port");
+    assert_eq!(via(BOTH, "port = 80", &[any]), tunnel("203.0.113.2"));
+    assert_eq!(via(BOTH, "port = 80", &[any, taken]), Via::Direct, "a VIP of another pool");
+    assert_eq!(via(BOTH, "port = 81", &[any, taken]), tunnel("203.0.113.2"));
+}
+
 #[test]
 fn desired_survives_json() {
     let desired = load_text(reference::example()).unwrap().desired;
     let json = serde_json::to_string(&desired).unwrap();
     assert!(json.contains("\"203.0.113.10:443/tcp\""), "{json}");
+    assert!(json.contains("\"via\":{\"tunnel\":\"203.0.113.10\"}"), "{json}");
     let read: crate::desired::Desired = serde_json::from_str(&json).unwrap();
     assert_eq!(read, desired);
 }

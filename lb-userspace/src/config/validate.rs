@@ -14,7 +14,7 @@ use super::pools;
 use super::raw::{Api, Dataplane, Health, Node, Raw, Vip};
 use super::schema::{self, Kind, Section};
 use super::values::{grouped, literal};
-use crate::desired::{Port, Prefix4, Prefix6, Protocol, VipKey, format_duration, limits};
+use crate::desired::{Prefix4, Prefix6, Protocol, VipKey, format_duration, limits};
 use crate::primes;
 
 /// Adds every finding about `raw`.
@@ -87,7 +87,13 @@ impl<'r> Names<'r> {
             && self.pools_used.iter().all(|u| self.pools.contains_key(u))
     }
 
-    /// The same for a health check.
+    /// True if nothing is wrong with what a VIP leads to.
+    pub(super) fn is_whole(&self, vip: &Vip) -> bool {
+        let pool = vip.pool.as_ref().is_some_and(|p| self.pools.contains_key(p.value.as_str()));
+        pool && vip.address.is_some() && vip.protocol.is_some() && !vip.ports.is_empty()
+    }
+
+    /// True if no pool names the health check, unless one names one that does not exist.
     fn health_is_unused(&self, name: &str) -> bool {
         let known = |used: &&str| self.healths.contains_key(used);
         !self.healths_used.contains(name) && self.healths_used.iter().all(known)
@@ -439,20 +445,4 @@ fn check_slots(raw: &Raw, dataplane: &Dataplane, findings: &mut Vec<Finding>) {
         ),
     };
     findings.push(finding.help(help));
-}
-
-/// The ports that pools' backends are probed at if their checks name none, by pool: the lowest of
-/// the VIPs, TCP before UDP.
-pub(super) fn probe_ports(raw: &Raw) -> BTreeMap<&str, u16> {
-    let mut lowest: BTreeMap<&str, (Protocol, u16)> = BTreeMap::new();
-    for vip in &raw.vips {
-        let (Some(pool), Some(protocol)) = (&vip.pool, &vip.protocol) else { continue };
-        for port in &vip.ports {
-            let Port::Exact(port) = port.value else { continue };
-            let port = (protocol.value, port);
-            let entry = lowest.entry(&pool.value).or_insert(port);
-            *entry = port.min(*entry);
-        }
-    }
-    lowest.into_iter().map(|(pool, (_, port))| (pool, port)).collect()
 }
