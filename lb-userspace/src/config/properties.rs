@@ -66,7 +66,7 @@ fn backends(list: Vec<(bool, u16, BackendState)>) -> BTreeMap<String, Backend> {
         let [high, low] = number.to_be_bytes();
         let address = match v6 {
             true => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, number)),
-            false => IpAddr::V4(Ipv4Addr::new(10, 1, high, low)),
+            false => IpAddr::V4(Ipv4Addr::new(198, 19, high, low)),
         };
         let name = format!("b{number}");
         (name.clone(), Backend { name, address, weight, state })
@@ -187,7 +187,7 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
                 xdp_mode,
                 encap,
                 gue_port,
-                ipip_source: Prefix4 { address: (v4 >> 8 | 10 << 24).into(), length: length4 }
+                ipip_source: Prefix4 { address: (v4 >> 8 | 198 << 24).into(), length: length4 }
                     .masked(),
                 ipip_source6: Prefix6 {
                     address: (v6 >> 16 | 0x2001 << 112).into(),

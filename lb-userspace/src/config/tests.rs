@@ -98,12 +98,14 @@ fn the_example_is_taken_without_a_finding() {
     let loaded = load_text(reference::example()).unwrap_or_else(|r| panic!("{}", r.render(false)));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings.render(false));
     let desired = loaded.desired;
-    assert_eq!(desired.vips.len(), 6);
+    assert_eq!(desired.vips.len(), 7);
     let web = desired.pools["web"].health.as_ref().unwrap();
     assert_eq!((web.port, web.via), (80, Via::Tunnel([203, 0, 113, 10].into())));
     let key: VipKey = "203.0.113.53:53/udp".parse().unwrap();
     assert_eq!(desired.vips[&key].tracking, Tracking::Stateless);
-    assert_eq!(desired.vips[&key].flow_timeouts.udp.as_secs(), 5);
+    let key: VipKey = "203.0.113.10:443/udp".parse().unwrap();
+    assert_eq!(desired.vips[&key].tracking, Tracking::Always);
+    assert_eq!(desired.vips[&key].flow_timeouts.udp.as_secs(), 60);
     assert!(!format!("{desired:?}").contains("Secret"));
 }
 
@@ -257,7 +259,8 @@ fn files_beside_the_main_one_are_read_by_name() {
         b"[[vip]]\nname = \"w\"\naddress = \"203.0.113.1\"\nprotocol = \"tcp\"\nports = [80]\n\
                 pool = \"web\"\n";
     directory.write("lb.toml.d/20-vips.toml", vip, 0o644);
-    let pool = b"[[pool]]\nname = \"web\"\nbackends = [{ name = \"a\", address = \"10.0.0.1\" }]\n";
+    let pool =
+        b"[[pool]]\nname = \"web\"\nbackends = [{ name = \"a\", address = \"198.51.100.1\" }]\n";
     directory.write("lb.toml.d/10-pools.toml", pool, 0o644);
     directory.write("lb.toml.d/README", b"not read", 0o644);
     directory.write("lb.toml.d/.hidden.toml", b"not read", 0o644);
@@ -312,7 +315,7 @@ fn a_secret_file_is_judged() {
 #[test]
 fn outer_sources_are_of_the_backends_family() {
     let node = load_text(reference::example()).unwrap().desired.node;
-    let v4 = node.outer_source(Ipv4Addr::new(10, 0, 0, 1).into());
+    let v4 = node.outer_source(Ipv4Addr::new(198, 51, 100, 1).into());
     assert_eq!(v4, node.address.map(Into::into));
     let v6 = node.outer_source(Ipv6Addr::LOCALHOST.into());
     assert_eq!(v6, node.address6.map(Into::into));
@@ -329,7 +332,7 @@ fn large(damage: &str) -> String {
         );
         for backend in 0..117 {
             text += &format!(
-                "  {{ name = \"b{backend}\", address = \"10.{}.{}.1\"{damage} }},\n",
+                "  {{ name = \"b{backend}\", address = \"198.19.{}.{}\"{damage} }},\n",
                 pool, backend
             );
         }
@@ -337,10 +340,8 @@ fn large(damage: &str) -> String {
     }
     for vip in 0..1_024 {
         text += &format!(
-            "[[vip]]\nname = \"v{vip}\"\naddress = \"172.16.{}.{}\"\nprotocol = \"tcp\"\n\
+            "[[vip]]\nname = \"v{vip}\"\naddress = \"2001:db8:53::{vip:x}\"\nprotocol = \"tcp\"\n\
              ports = [443]\npool = \"p{}\"\n",
-            vip / 256,
-            vip % 256,
             vip / 4
         );
     }
