@@ -110,6 +110,15 @@ fn the_example_is_taken_without_a_finding() {
 }
 
 #[test]
+fn the_example_lacks_nothing_but_its_secret() {
+    let text = reference::example().replace("/etc/lb/secret", "/nonexistent/secret");
+    let directory = Directory::new("example");
+    let report = load(&directory.write("lb.toml", text.as_bytes(), 0o644)).unwrap_err();
+    let ids: Vec<Id> = report.findings().iter().map(super::diagnostic::Finding::id).collect();
+    assert_eq!(ids, [Id::SecretUnreadable], "{}", report.render(false));
+}
+
+#[test]
 fn the_example_shows_every_key_and_its_default() {
     let example = reference::example();
     for section in schema::SECTIONS {
