@@ -61,8 +61,7 @@ impl Controller {
             self.commit(now);
         }
         let [unconfirmed, confirmed, closing] = self.census.states;
-        // Half of the entries: then fewer than one flow in a million finds no room.
-        let capacity = self.dataplane.flow_entries() as u64 / 2;
+        let capacity = u64::from(self.desired.dataplane.flow_table_size);
         FlowStatus { capacity, unconfirmed, confirmed, closing }
     }
 

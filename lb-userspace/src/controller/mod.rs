@@ -15,8 +15,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use lb_common::backend::BackendId;
+use lb_common::probe::mark_of;
 
 use crate::api::{Call, Failure, Request, Response};
 use crate::config::Loaded;
@@ -40,6 +43,8 @@ mod pools;
 pub mod run;
 pub mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 /// Expired entries are removed this often; a second of theirs costs nothing but their place.
@@ -80,6 +85,8 @@ pub struct Wanted {
     pub targets: Option<BTreeMap<BackendKey, Target>>,
     /// Whither to find the way; none if that has not changed.
     pub destinations: Option<BTreeSet<IpAddr>>,
+    /// The VIPs that are probed through the tunnel; none if that has not changed.
+    pub tunnelled: Option<BTreeSet<IpAddr>>,
 }
 
 /// How the controller behaves, apart from the configuration.
@@ -89,6 +96,8 @@ pub struct Options {
     pub config: PathBuf,
     /// False: every backend counts as up, because nobody stays to probe.
     pub probes: bool,
+    /// Probes can go through the tunnel.
+    pub tunnel: bool,
     /// The kernel's jiffies in a second.
     pub hertz: u32,
 }
@@ -237,9 +246,9 @@ impl Controller {
         Ok(new)
     }
 
-    fn continue_from(&mut self, journal: Journal, path: &PathBuf) -> Result<(), ControllerError> {
+    fn continue_from(&mut self, journal: Journal, path: &Path) -> Result<(), ControllerError> {
         if journal.secret_digest != effects::digest(&self.secret) {
-            return Err(ControllerError::Secret { path: path.clone() });
+            return Err(ControllerError::Secret { path: path.to_owned() });
         }
         self.generation = journal.generation;
         self.applied = journal.applied;
@@ -251,10 +260,11 @@ impl Controller {
             let Some(number) = self.numbers.pools.get(name) else { continue };
             let pool = PoolState::restored(*number, state).map_err(|reason| {
                 let reason = JournalError::Table(name.clone(), reason);
-                ControllerError::Journal { path: path.clone(), reason }
+                ControllerError::Journal { path: path.to_owned(), reason }
             })?;
             self.pools.insert(name.clone(), pool);
         }
+        self.inherit_vips(&journal.served);
         Ok(())
     }
 
@@ -432,16 +442,21 @@ impl Controller {
     /// Asks for new targets and destinations after a change of the configuration.
     fn want(&mut self) {
         let mut targets = BTreeMap::new();
+        let mut tunnelled = BTreeSet::new();
         for pool in self.desired.pools.values() {
             let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else {
                 continue;
             };
+            let vip = check.via.vip();
+            tunnelled.extend(vip);
             for backend in pool.backends.values() {
+                let id = self.numbers.of_pool(&pool.name).get(&backend.name);
+                let mark = id.filter(|_| vip.is_some()).map(|id| mark_of(BackendId(*id)));
                 let target = Target {
                     backend: backend.address,
-                    address: SocketAddr::new(backend.address, check.port),
-                    mark: None,
-                    source: None,
+                    address: SocketAddr::new(vip.unwrap_or(backend.address), check.port),
+                    mark,
+                    source: vip.and_then(|vip| self.desired.node.outer_source(vip)),
                     interval: check.interval,
                     timeout: check.timeout,
                     thresholds: Thresholds { rise: check.rise, fall: check.fall },
@@ -450,6 +465,7 @@ impl Controller {
             }
         }
         self.wanted.targets = Some(targets);
+        self.wanted.tunnelled = Some(tunnelled);
         self.want_destinations();
     }
 

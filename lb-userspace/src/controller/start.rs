@@ -7,13 +7,14 @@ use std::time::Duration;
 use lb_common::ABI_VERSION;
 use tokio::sync::mpsc;
 
-use super::run::{RunError, World, now, told};
+use super::run::{RunError, TunnelRoutes, World, now, told};
 use super::{Controller, ControllerError, Options};
 use crate::api::server::{self, ServerError, Serving};
 use crate::api::{CALLS_MAX, Call};
 use crate::config::Loaded;
 use crate::dataplane::{Dataplane, Error as DataplaneError, Sizes};
 use crate::desired::Desired;
+use crate::health::tunnel::{Tunnel, TunnelError};
 use crate::health::{Prober, ProberError, ProberOptions, probe};
 use crate::host::lock::{DIRECTORY, LockError, PinLock};
 use crate::host::netlink::{NeighbourMode, NetlinkError, Resolver, release_all};
@@ -21,6 +22,7 @@ use crate::host::preflight::{self, Severity, Wants};
 use crate::host::{clock, systemd};
 use crate::maglev::identity_key;
 use crate::metrics;
+use crate::plan;
 use crate::shutdown::Signals;
 
 /// Neighbours have this long to answer before forwarding begins without them.
@@ -75,6 +77,9 @@ pub enum StartError {
     /// Health checks cannot be made.
     #[error(transparent)]
     Prober(#[from] ProberError),
+    /// Health checks cannot go through the tunnel.
+    #[error("health checks cannot go through the tunnel: {0}; set `via = \"direct\"`")]
+    Tunnel(#[from] TunnelError),
     /// The loop broke.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -238,9 +243,11 @@ async fn prepare(
     calls: mpsc::Receiver<Call>,
 ) -> Result<(Controller, World), StartError> {
     let signals = Signals::listen().map_err(StartError::Signals)?;
+    let tunnel = if start.once { None } else { load_tunnel(&start.loaded.desired)? };
     let options = Options {
         config: start.config.clone(),
         probes: !start.once,
+        tunnel: tunnel.is_some(),
         hertz: u32::try_from(clock::ticks_per_second()).unwrap_or(u32::MAX),
     };
     let mut controller = Controller::new(dataplane, start.loaded.clone(), options, now())?;
@@ -252,15 +259,28 @@ async fn prepare(
         seed: identity_key(&desired.node.name),
         remembered: controller.remembered(),
         clock: clock::boot_time,
-        connect: Box::new(|it| Box::pin(probe::connect(it))),
+        connect: match &tunnel {
+            Some(tunnel) => tunnel.connect(),
+            None => Box::new(|it| Box::pin(probe::connect(it))),
+        },
     };
     let (prober, health) = Prober::spawn(prober_options)?;
     // A prober that is dropped ends, and its receiver yields nothing.
     let prober = (!start.once).then_some(prober);
     let config = start.config.clone();
-    let world = World { prober, resolver, health, host, calls, signals, config };
+    let tunnel = tunnel.map(TunnelRoutes::new);
+    let mut world = World { prober, resolver, tunnel, health, host, calls, signals, config };
     world.pass_on(&mut controller).await?;
     Ok((controller, world))
+}
+
+/// The program that wraps probes, if there are any to wrap.
+fn load_tunnel(desired: &Desired) -> Result<Option<Tunnel>, StartError> {
+    if !plan::wants_tunnel(desired) {
+        return Ok(None);
+    }
+    let pins = preflight::pin_directory(&desired.dataplane.pin_path, ABI_VERSION);
+    Ok(Some(Tunnel::load(&pins)?))
 }
 
 /// Turns until every pool has its table and every next hop is known or has had its time.
