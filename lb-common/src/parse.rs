@@ -3,7 +3,7 @@
 //!
 //! The address decides first: what is not for a VIP is never looked at any further.
 
-use crate::addr::v4_words;
+use crate::addr::{is_v4, v4_words};
 use crate::control::Control;
 use crate::hash;
 use crate::headers::{
@@ -205,6 +205,10 @@ fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     let Some(here) = here(control, ip.destination) else {
         return Parsed::Done(Outcome::NotVip);
     };
+    // The index keeps IPv4 addresses v4-mapped; on the wire such a one is nobody's.
+    if is_v4(ip.destination) {
+        return Parsed::Done(Outcome::NotVip);
+    }
     let length = ip.payload_length.get() as usize + size_of::<Ipv6>();
     let first = ip.first.get();
     if first >> 28 != 6 || length > 0xffff || offset + length > packet.length() {
