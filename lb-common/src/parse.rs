@@ -176,7 +176,7 @@ fn extensions<P: Packet>(packet: &P, first: u8, at: usize) -> Result<(u8, usize)
     let mut next = first;
     let mut at = at;
     let mut walked = 0;
-    while walked < MAX_EXTENSIONS {
+    while walked <= MAX_EXTENSIONS {
         match next {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
                 let extension = packet.get::<Extension>(at).ok_or(Outcome::Malformed)?;
