@@ -543,7 +543,8 @@ fn unwrap<P: Packet>(packet: &mut P, tunnel: &Tunnel) -> bool {
     if tunnel.tags > 0 {
         let Some(place) = packet.get_mut::<Vlan>(14) else { return false };
         let [tag, _] = tags;
-        *place = Vlan { control: tag.control, kind: if tunnel.tags == 1 { kind } else { tag.kind } };
+        *place =
+            Vlan { control: tag.control, kind: if tunnel.tags == 1 { kind } else { tag.kind } };
     }
     if tunnel.tags > 1 {
         let Some(place) = packet.get_mut::<Vlan>(18) else { return false };

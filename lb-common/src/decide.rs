@@ -198,27 +198,36 @@ fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, n
     }
 }
 
-/// Enters a flow, in its bucket or the other one, if there is room for an unconfirmed one.
+/// Enters a flow: in its bucket if nobody loses an entry there, else in the other one likewise,
+/// else in the place of an unconfirmed flow, else not at all. A flood finds every bucket full; past
+/// the budget for second looks it pushes out its own kind without one.
 #[inline(always)]
 fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) {
     let mut attempt = 0;
-    let mut index = index;
-    let mut moved = false;
     while attempt < ATTEMPTS {
         attempt += 1;
         let Some(bucket) = tables.bucket(index) else { return };
-        if let Some(place) = flow::room(&bucket, entry.tag(), now) {
-            if bucket.exchange(place.way, place.entry, entry.replacing(place.entry)) {
-                return;
+        let room = flow::room(&bucket, entry.tag(), now);
+        if room.is_taken() || (!room.is_free() && tables.may_look_again(now)) {
+            let other = flow::alternate(index, entry.tag(), mask);
+            let Some(other) = tables.bucket(other) else { return };
+            let there = flow::room(&other, entry.tag(), now);
+            if there.is_free() || (room.is_taken() && !there.is_taken()) {
+                // The mark first: a lookup must never miss what lies in the other bucket.
+                let first = bucket.load(0);
+                if (first.overflowed() || bucket.exchange(0, first, first.marked()))
+                    && other.exchange(there.way(), there.entry, entry.replacing(there.entry))
+                {
+                    return;
+                }
+                continue;
             }
-            continue;
         }
-        // The mark first: a lookup must never miss what lies in the other bucket.
-        let first = bucket.load(0);
-        if moved || !(first.overflowed() || bucket.exchange(0, first, first.marked())) {
+        if room.is_taken() {
             return;
         }
-        index = flow::alternate(index, entry.tag(), mask);
-        moved = true;
+        if bucket.exchange(room.way(), room.entry, entry.replacing(room.entry)) {
+            return;
+        }
     }
 }

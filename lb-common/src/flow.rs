@@ -232,14 +232,61 @@ pub fn find<B: Bucket>(bucket: &B, tag: u32, now: u16) -> (Option<Found>, bool) 
     (Some(Found { way: place as usize & (WAYS - 1), entry }), false)
 }
 
-/// The entry that a new one may replace: the flow's own old one, then an empty one, then one past
-/// its deadline, then the unconfirmed one that is nearest to it. Never a live confirmed one of
-/// another flow.
-#[inline(always)]
-pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Option<Found> {
-    // Class (0 own, 1 empty, 2 past, 3 unconfirmed, 7 taken), then ticks left, then the way.
+/// How dear a place is; the cheaper goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u64)]
+pub enum Class {
+    /// The flow's own old entry.
+    Own = 0,
+    /// No entry.
+    Empty = 1,
+    /// An entry past its deadline.
+    Past = 2,
+    /// Another flow of which one packet was seen.
+    Unconfirmed = 3,
+    /// Another live flow: never replaced.
+    Taken = 7,
+}
+
+/// A place for a new entry, and how dear it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Class, then ticks left, then the way.
+    score: u64,
+    /// What is there now.
+    pub entry: Entry,
+}
+
+impl Room {
+    /// Bits of a score below its class.
     const CLASS: u32 = 20;
-    let (mut best, mut entry) = (7u64 << CLASS, 0);
+
+    /// Its place in the bucket.
+    #[inline(always)]
+    #[must_use]
+    pub const fn way(self) -> usize {
+        self.score as usize & (WAYS - 1)
+    }
+
+    /// No flow loses its entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        self.score < (Class::Unconfirmed as u64) << Self::CLASS
+    }
+
+    /// A live flow of which more is known than one packet would lose its entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_taken(self) -> bool {
+        self.score >> Self::CLASS == Class::Taken as u64
+    }
+}
+
+/// The cheapest place of a bucket; of unconfirmed flows the one that is nearest to its deadline.
+#[inline(always)]
+pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
+    let (mut best, mut entry) = ((Class::Taken as u64) << Room::CLASS, 0);
     let mut way = 0;
     while way < WAYS {
         let here = bucket.load(way).0;
@@ -250,15 +297,13 @@ pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Option<Found> {
         let alive = used & negative(left.wrapping_sub(DEADLINE as u64 / 2));
         let taken = negative_bit(((here >> 15) & 3).wrapping_neg());
         let in_use = negative_bit(owner.wrapping_neg());
+        // Own 0, empty 1, past 2, unconfirmed 3, taken 7: as `Class`.
         let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));
-        let score = class << CLASS | left << 4 | way as u64;
+        let score = class << Room::CLASS | left << 4 | way as u64;
         let better = negative(score.wrapping_sub(best));
         best = select(better, score, best);
         entry = select(better, here, entry);
         way += 1;
     }
-    if best >> CLASS == 7 {
-        return None;
-    }
-    Some(Found { way: best as usize & (WAYS - 1), entry: Entry(entry) })
+    Room { score: best, entry: Entry(entry) }
 }

@@ -129,6 +129,11 @@ impl Tables for NoTables {
         0
     }
 
+    fn may_look_again(&self, _tick: u16) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn ingress(&self) -> u32 {
         0
     }

@@ -25,6 +25,9 @@ pub trait Tables {
     fn bucket(&self, index: u32) -> Option<Self::Bucket<'_>>;
     /// The kernel's jiffies.
     fn jiffies(&self) -> u64;
+    /// May one more new flow, whose bucket is full and has unconfirmed flows in it, look for a free
+    /// place in its other bucket in this tick?
+    fn may_look_again(&self, tick: u16) -> bool;
     /// The interface the packet came in by.
     fn ingress(&self) -> u32;
 

@@ -18,11 +18,11 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::XdpContext;
-use lb_common::addr::v4_of;
-use lb_common::backend::{Backend, Link};
 use lb_common::checksum;
 use lb_common::encap::IpipV4;
-use lb_common::headers::{Be16, ETHERTYPE_IPV4, Ethernet, Ipv4, Ipv6, Tcp};
+use lb_common::headers::{
+    Be16, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Ipv4, Ipv6, Tcp, protocol,
+};
 use lb_common::packet::Packet;
 use xdp_packet::XdpPacket;
 
@@ -65,7 +65,7 @@ fn wrapped(context: &XdpContext, inside: impl Fn(&XdpContext) -> u32) -> u32 {
             return xdp_action::XDP_ABORTED;
         }
         let Some(ethernet) = packet.get_mut::<Ethernet>(0) else { return 0 };
-        ethernet.kind = if v6 == 0 { ETHERTYPE_IPV4 } else { lb_common::headers::ETHERTYPE_IPV6 };
+        ethernet.kind = if v6 == 0 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
     }
     action
 }
@@ -76,9 +76,10 @@ pub fn floor_pass(context: XdpContext) -> u32 {
     wrapped(&context, |_| xdp_action::XDP_PASS)
 }
 
-/// The unit of every ratio: an outer IPv4 header with its checksum, MACs, TX.
+/// The unit of every ratio: an outer IPv4 header with its checksum, MACs, TX; all of it but the
+/// length constant.
 #[xdp]
-pub fn floor_encap(context: XdpContext) -> u32 {
+fn floor_encap(context: XdpContext) -> u32 {
     wrapped(&context, |context| {
         let mut packet = XdpPacket::from_raw(context.as_ptr().cast());
         let Some(&Ipv4 { tos, total_length, .. }) = packet.get::<Ipv4>(size_of::<Ethernet>())
@@ -89,12 +90,19 @@ pub fn floor_encap(context: XdpContext) -> u32 {
             return xdp_action::XDP_DROP;
         }
         let Some(frame) = packet.get_mut::<IpipV4>(0) else { return xdp_action::XDP_DROP };
-        let Some(backend) = maps::first_backend() else { return xdp_action::XDP_DROP };
-        let Backend { destination, links, checksum, .. } = backend;
-        let Link { addresses_low, addresses_high, .. } = links[0];
-        frame.ethernet = Ethernet { addresses_low, addresses_high, kind: ETHERTYPE_IPV4 };
+        // 02:00:00:00:00:02 from 02:00:00:00:00:01, 198.18.0.0 to 192.0.2.1.
+        let (source, destination) = (0x12c6, 0x0102_00c0);
+        frame.ethernet = Ethernet {
+            addresses_low: 0x0002_0200_0000_0002,
+            addresses_high: 0x0100_0000,
+            kind: ETHERTYPE_IPV4,
+        };
         let total_length = Be16::new(total_length.get().wrapping_add(20));
-        let sum = checksum + total_length.0 as u32 + ((tos as u32) << 8);
+        let fixed = 0x45
+            + 0x40
+            + u16::from_ne_bytes([64, protocol::IPV4]) as u32
+            + checksum::halves(source)
+            + checksum::halves(destination);
         frame.ip = Ipv4 {
             version_ihl: 0x45,
             tos,
@@ -102,10 +110,10 @@ pub fn floor_encap(context: XdpContext) -> u32 {
             id: Be16(0),
             fragment: Be16::new(0x4000),
             ttl: 64,
-            protocol: 4,
-            checksum: checksum::finish(sum),
-            source: 0x12c6,
-            destination: v4_of(*destination),
+            protocol: protocol::IPV4,
+            checksum: checksum::finish(fixed + total_length.0 as u32 + ((tos as u32) << 8)),
+            source,
+            destination,
         };
         xdp_action::XDP_TX
     })

@@ -1,6 +1,8 @@
 //! Sampled drops for `lbctl drops`: who sent what, within a budget for each CPU and tick.
 
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
 use lb_common::addr::{Address, v4_words};
 use lb_common::headers::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Ethernet, Ipv4, Ipv6,
@@ -29,7 +31,10 @@ pub extern "C" fn lb_sample(context: *mut xdp_md, packed: u64) -> u32 {
     };
     let sample = entry.write(sample);
     fill(&XdpPacket::from_raw(context), sample);
+    let (vip, length) = (sample.vip, sample.length);
     entry.submit(0);
+    // Removed by the verifier unless lbd logs at level debug.
+    debug!(XdpContext::new(context), "drop outcome {} vip {} bytes {}", packed as u16, vip, length);
     1
 }
 

@@ -325,7 +325,12 @@ mod simulation {
                 silence_ms: if talkative { 5_000 } else { SILENCE_MAX_MS },
                 says_goodbye: self.random.chance(50),
                 established: false,
-                repeats: self.random.chance(20),
+                // Rare in nature; a control needs them often.
+                repeats: self.random.chance(if self.scenario.fault == Fault::None {
+                    20
+                } else {
+                    80
+                }),
             };
             self.flows.insert(id, flow);
             if flow.repeats {
@@ -434,6 +439,8 @@ mod simulation {
                 if was_all_down && !self.live.all_down {
                     let tracker = &self.tracker;
                     self.entries.retain(|_, entry| !tracker.is_released(entry.owner));
+                    // Used while all were down, then dead again by a verdict not yet taken back.
+                    self.flows.retain(|_, flow| !tracker.is_released(flow.backend));
                 }
                 self.outcome.all_down += u32::from(self.live.all_down);
                 if self.scenario.fault == Fault::NoExceptions {
@@ -562,7 +569,8 @@ mod simulation {
             Fault::SynReowns,
             Fault::MissNotEntered,
         ] {
-            let scenario = Scenario { fault, change_every_ms: 12_000, ..CALM };
+            let change_every_ms = if fault == Fault::NoPrepare { 4_000 } else { 12_000 };
+            let scenario = Scenario { fault, change_every_ms, ..CALM };
             let broken: u32 = run(scenario, 0..2).iter().map(|outcome| outcome.broken).sum();
             println!("{fault:?}: {broken} broken");
             assert!(broken > 0, "{fault:?} breaks nothing, so the simulation sees nothing");

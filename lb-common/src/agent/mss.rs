@@ -9,9 +9,9 @@ use crate::addr::{Address, v4_words};
 use crate::headers::{Ipv4, Ipv6, Tcp, protocol, tcp_flag};
 use crate::packet::Packet;
 
-/// TCP options walked. A SYN of any known stack has at most eight, padding included; an MSS
-/// behind more is left as it is.
-pub const MAX_OPTIONS: usize = 16;
+/// TCP options walked. A SYN of any known stack has at most eight, padding included, and its MSS
+/// first; an MSS behind more is left as it is.
+pub const MAX_OPTIONS: usize = 10;
 
 const OPTION_END: u8 = 0;
 const OPTION_PADDING: u8 = 1;

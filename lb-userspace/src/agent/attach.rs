@@ -61,7 +61,7 @@ impl Held {
     pub(super) fn release(self) -> Result<(), AgentError> {
         match self {
             Self::Xdp(link) => link.detach().map_err(used(XDP)),
-            Self::Tc(link) => link.detach().map_err(used(TC)),
+            Self::Tc(link) => link.detach().map_err(used("tc filter")),
             Self::Pinned(_) | Self::Fd(_) => Ok(()),
         }
     }
@@ -187,7 +187,7 @@ pub(super) fn refuse_second(interface: &Interface) -> Result<(), AgentError> {
 /// Attaches the clamp.
 pub(super) fn egress(ebpf: &mut Ebpf, interface: &Interface) -> Result<Held, AgentError> {
     let program = classifier(ebpf, MSS)?;
-    attach_tc(program, interface, TcAttachType::Egress)
+    attach_tc(program, interface, TcAttachType::Egress, has_tcx())
         .map_err(|error| explain(interface, "tc egress", &error))
 }
 
@@ -195,8 +195,9 @@ fn attach_tc(
     program: &mut SchedClassifier,
     interface: &Interface,
     direction: TcAttachType,
+    tcx: bool,
 ) -> Result<Held, ProgramError> {
-    let options = if has_tcx() {
+    let options = if tcx {
         // First: filters of others see the packet as the host will.
         TcAttachOptions::TcxOrder(LinkOrder::first())
     } else {
@@ -237,7 +238,9 @@ pub(super) fn ingress(
         let attached = match place {
             Place::XdpNative => attach_xdp(xdp(ebpf)?, interface, XdpMode::Driver),
             Place::XdpGeneric => attach_xdp(xdp(ebpf)?, interface, XdpMode::Skb),
-            Place::TcIngress => attach_tc(classifier(ebpf, TC)?, interface, TcAttachType::Ingress),
+            Place::TcIngress => {
+                attach_tc(classifier(ebpf, TC)?, interface, TcAttachType::Ingress, has_tcx())
+            }
         };
         match attached {
             Ok(held) => return Ok((place, why(mode, &failures), held)),
@@ -321,4 +324,40 @@ pub(super) fn replace_ingress(
     let link = program.take_link(id).map_err(used(XDP))?;
     let failed = |error| AgentError::Pin { path: path.to_owned(), error: innermost(&error) };
     FdLink::try_from(link).map(Held::Fd).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::kernel::OBJECT;
+
+    /// What kernels before 6.6 get. A namespace of the thread's own has only `lo`.
+    fn with_clsact() {
+        // SAFETY: this thread only, which ends with the test.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 || OBJECT.is_empty() {
+            assert!(std::env::var_os("CI").is_none(), "must not be skipped here");
+            println!("SKIP: cannot make a network namespace, or built with LB_SKIP_EBPF");
+            return;
+        }
+        let (name, index) = ("lo".to_owned(), 1);
+        let interface = Interface { name, index, mtu: 1500, ethernet: true, xdp_program: None };
+        let mut ebpf = Ebpf::load(OBJECT).unwrap();
+        let filters = || {
+            let arguments = ["filter", "show", "dev", "lo", "egress"];
+            let output = std::process::Command::new("tc").args(arguments).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().contains(MSS)
+        };
+        for _ in 0..2 {
+            let program = classifier(&mut ebpf, MSS).unwrap();
+            let held = attach_tc(program, &interface, TcAttachType::Egress, false).unwrap();
+            assert!(filters());
+            held.release().unwrap();
+            assert!(!filters());
+        }
+    }
+
+    #[test]
+    fn filters_of_a_clsact_qdisc_do_where_tcx_is_missing() {
+        std::thread::spawn(with_clsact).join().unwrap();
+    }
 }

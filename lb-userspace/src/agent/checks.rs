@@ -1,5 +1,5 @@
 //! What the agent finds amiss around it: it changes none of it, it says so in one line each. Pure
-//! but for [`RpFilter::read`].
+//! but for [`Paths::read`].
 
 use std::fs;
 use std::net::IpAddr;
@@ -16,17 +16,19 @@ const IPV6_LEAST_MTU: u32 = 1280;
 /// rp_filter: only from the interface that the answer would leave by (RFC 3704 section 2.2).
 const STRICT: u32 = 1;
 
-/// Reverse path filtering of IPv4.
+/// How answers leave, for IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RpFilter {
-    /// The larger one of `all` and the interface's.
-    pub mode: u32,
-    /// Answers to clients leave by the interface: its default route.
-    pub answers_leave_here: bool,
+pub struct Paths {
+    /// rp_filter: the larger one of `all` and the interface's.
+    pub rp_filter: u32,
+    /// A default route leaves by the interface.
+    pub here: bool,
+    /// A default route leaves by another one.
+    pub elsewhere: bool,
 }
 
-impl RpFilter {
-    /// Reads it for an interface of this namespace; off where it cannot be read.
+impl Paths {
+    /// Reads them for an interface of this namespace; nothing where they cannot be read.
     #[must_use]
     pub fn read(interface: &str) -> Self {
         let mode = |name: &str| {
@@ -35,19 +37,24 @@ impl RpFilter {
             text.trim().parse().unwrap_or(0)
         };
         let routes = fs::read_to_string("/proc/self/net/route").unwrap_or_default();
-        Self {
-            mode: mode("all").max(mode(interface)),
-            answers_leave_here: default_route(&routes, interface),
-        }
+        let (here, elsewhere) = default_routes(&routes, interface);
+        Self { rp_filter: mode("all").max(mode(interface)), here, elsewhere }
     }
 }
 
-/// Does a default route leave by the interface? `text` is /proc/net/route.
-fn default_route(text: &str, interface: &str) -> bool {
-    text.lines().skip(1).any(|line| {
+/// Does a default route leave by the interface, does one leave by another? `text` is
+/// /proc/net/route.
+fn default_routes(text: &str, interface: &str) -> (bool, bool) {
+    let mut found = (false, false);
+    for line in text.lines().skip(1) {
         let mut fields = line.split_whitespace();
-        fields.next() == Some(interface) && fields.next() == Some("00000000")
-    })
+        let (name, destination) = (fields.next(), fields.next());
+        if destination == Some("00000000") {
+            found.0 |= name == Some(interface);
+            found.1 |= name != Some(interface);
+        }
+    }
+    found
 }
 
 /// One line for each thing amiss.
@@ -57,7 +64,7 @@ pub fn warnings(
     plan: &Plan,
     interface: &Interface,
     host: &Host,
-    rp_filter: RpFilter,
+    paths: Paths,
 ) -> Vec<String> {
     let mut lines = Vec::new();
     for vip in &options.vips {
@@ -70,11 +77,18 @@ pub fn warnings(
         }
     }
     let has_v4 = options.vips.iter().any(IpAddr::is_ipv4);
-    if has_v4 && rp_filter.mode == STRICT && !rp_filter.answers_leave_here {
+    if has_v4 && paths.rp_filter == STRICT && !paths.here {
         lines.push(format!(
             "rp_filter is strict and no default route leaves by {0}, so packets of clients will \
              be dropped: sysctl net.ipv4.conf.{0}.rp_filter=2 (the larger one of it and `all` \
              counts)",
+            interface.name,
+        ));
+    }
+    if has_v4 && !paths.here && paths.elsewhere {
+        lines.push(format!(
+            "the default route does not leave by {}, so the MSS of answers that take it is not \
+             clamped: set `advmss` on that route, or run with the interface it leaves by",
             interface.name,
         ));
     }
@@ -127,11 +141,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_routes() {
+    fn routes_of_the_kernel() {
         let text = "Iface\tDestination\tGateway\tFlags\n\
                     eth0\t00000000\t0100000A\t0003\neth1\t0000000A\t00000000\t0001\n";
-        assert!(default_route(text, "eth0"));
-        assert!(!default_route(text, "eth1"));
-        assert!(!default_route("", "eth0"));
+        assert_eq!(default_routes(text, "eth0"), (true, false));
+        assert_eq!(default_routes(text, "eth1"), (false, true));
+        assert_eq!(default_routes("", "eth0"), (false, false));
     }
 }

@@ -21,7 +21,7 @@ use super::pins::{EGRESS, INGRESS, Pins};
 use super::plan::Plan;
 
 /// The object file that the build step made.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent"));
+use crate::dataplane::object::AGENT as OBJECT;
 
 /// How decapsulation is attached. The numbers are kept in the pinned settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

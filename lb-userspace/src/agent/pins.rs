@@ -28,6 +28,8 @@ const REPLACEMENT: &str = "_new";
 const BPFFS_MAGIC: libc::c_long = 0xcafe_4a11;
 /// BPF_OBJ_GET of linux/bpf.h.
 const BPF_OBJ_GET: libc::c_long = 7;
+/// BPF_LINK_DETACH of linux/bpf.h.
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// A pinned link, as the kernel describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -196,6 +198,15 @@ pub fn unload(directory: &Path) -> Result<(), AgentError> {
     if [INGRESS, EGRESS].iter().chain(&MAPS).all(|name| !pins.path(name).exists()) {
         return Err(AgentError::NoPins(directory.to_owned()));
     }
+    for name in [INGRESS, EGRESS] {
+        // At once: removing the pin alone would detach some time later.
+        if pins.path(name).exists() {
+            let path = pins.path(name);
+            object(&path)
+                .and_then(|link| detach(&link))
+                .map_err(|error| pin_error(&path, &error))?;
+        }
+    }
     pins.clear()
 }
 
@@ -215,20 +226,37 @@ struct ObjectAttributes {
     flags: u32,
 }
 
+/// The start of `union bpf_attr` for BPF_LINK_DETACH.
+#[repr(C)]
+struct DetachAttributes {
+    link: u32,
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
+    let at: *const T = attributes;
+    // SAFETY: the attributes live until the call returns; the kernel reads no more than their
+    // size, and these commands write nothing back.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
 /// Opens whatever is pinned at `path`.
 fn object(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     let attributes = ObjectAttributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    let size = size_of::<ObjectAttributes>();
-    let at = &raw const attributes;
-    // SAFETY: the attributes and the string they point to live until the call returns.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, at, size) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    let fd = i32::try_from(bpf(BPF_OBJ_GET, &attributes)?).map_err(io::Error::other)?;
     // SAFETY: the kernel just gave it to us, nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Detaches a link at once. One whose interface is gone is detached already.
+fn detach(link: &OwnedFd) -> io::Result<()> {
+    let link = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
+    match bpf(BPF_LINK_DETACH, &DetachAttributes { link }) {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What /proc/PID/fdinfo says of a link.

@@ -127,3 +127,70 @@ pub fn plan(options: &RunOptions, interface: &Interface, host: &Host) -> Result<
     };
     Ok(Plan { settings, addresses, sources, tunnel_mtu, overhead })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::agent::options::Cli;
+
+    fn planned(words: &str, mtu: u32, addresses: &[&str]) -> Result<Plan, AgentError> {
+        let line = format!("lb-agent --interface e0 {words}");
+        let options = Cli::try_parse_from(line.split_whitespace()).unwrap().run.unwrap();
+        let (name, index) = ("e0".to_owned(), 2);
+        let interface = Interface { name, index, mtu, ethernet: true, xdp_program: None };
+        let addresses = addresses.iter().map(|text| (index, text.parse().unwrap())).collect();
+        plan(&options, &interface, &Host { addresses })
+    }
+
+    #[test]
+    fn mss_is_what_the_tunnel_leaves() {
+        let v4 = ["10.0.0.1", "fe80::1"].as_slice();
+        let v6 = ["10.0.0.1", "2001:db8::1"].as_slice();
+        for (words, mtu, addresses, mss_v4, mss_v6) in [
+            ("--vip 203.0.113.10", 1500, v4, 1404, 1384),
+            ("--vip 203.0.113.10", 1500, v6, 1336, 1316),
+            ("--vip 203.0.113.10 --tunnel-mtu 9000", 1500, v4, 8904, 8884),
+            ("--vip 203.0.113.10", 65_536, v4, 65_439, 65_419),
+            ("--vip 203.0.113.10 --tunnel-mtu 576", 1500, v6, 412, 392),
+        ] {
+            let settings = planned(words, mtu, addresses).unwrap().settings;
+            assert_eq!((settings.mss_v4, settings.mss_v6), (mss_v4, mss_v6), "{words} {mtu}");
+        }
+        assert!(matches!(
+            planned("--vip 203.0.113.10", 300, v4),
+            Err(AgentError::TunnelMtu { mtu: 300, least: 312 | 332 })
+        ));
+    }
+
+    #[test]
+    fn vips_are_no_ends_of_tunnels() {
+        let addresses = ["10.0.0.1", "127.0.0.1", "203.0.113.10", "fe80::1"];
+        let plan = planned("--vip 203.0.113.10 --vip 2001:db8::10", 1500, &addresses).unwrap();
+        let flags = |text: &str| {
+            let address: IpAddr = text.parse().unwrap();
+            plan.addresses.get(&Address::from(address)).copied()
+        };
+        assert_eq!(flags("10.0.0.1"), Some(address_flag::LOCAL));
+        assert_eq!(flags("203.0.113.10"), Some(address_flag::VIP));
+        assert_eq!(flags("2001:db8::10"), Some(address_flag::VIP));
+        assert_eq!(flags("127.0.0.1"), None);
+        assert_eq!(flags("fe80::1"), None);
+        for vip in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "ff02::1", "fe80::1"] {
+            let refused = planned(&format!("--vip {vip}"), 1500, &addresses);
+            assert!(matches!(refused, Err(AgentError::NotAVip(_))), "{vip}");
+        }
+    }
+
+    #[test]
+    fn sources_are_v4_mapped() {
+        let words = "--vip 203.0.113.10 --from 10.0.0.0/8 --from 2001:db8::/32";
+        let plan = planned(words, 1500, &["10.0.0.1"]).unwrap();
+        let bits: Vec<_> = plan.sources.iter().map(|source| source.bits).collect();
+        assert_eq!(bits, [32, 104]);
+        assert_eq!(plan.settings.restrict_sources, 1);
+        let open = planned("--vip 203.0.113.10", 1500, &["10.0.0.1"]).unwrap();
+        assert_eq!(open.settings.restrict_sources, 0);
+    }
+}

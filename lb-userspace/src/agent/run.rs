@@ -84,8 +84,8 @@ async fn start(options: &RunOptions, netlink: &Netlink) -> Result<Agent, AgentEr
     }
     let host = netlink.host().await?;
     let plan = plan::plan(options, &interface, &host)?;
-    let rp_filter = checks::RpFilter::read(name);
-    for line in checks::warnings(options, &plan, &interface, &host, rp_filter) {
+    let paths = checks::Paths::read(name);
+    for line in checks::warnings(options, &plan, &interface, &host, paths) {
         tracing::warn!("{line}");
     }
     let pins = options.pin_path.as_deref().map(Pins::open).transpose()?;

@@ -133,6 +133,10 @@ ids! {
         "A handshake could straddle a change of the table.";
     Error NotForProtocol = "not-for-protocol", "A VIP sets what its protocol does not have.";
     Error HealthWithoutPort = "health-without-port", "Nothing says which port to probe.";
+    Error TunnelWithoutVip = "tunnel-without-vip",
+        "Probes shall go through the tunnel, and the pool has no TCP VIP with their port.";
+    Error TunnelWithoutSource = "tunnel-without-source",
+        "Probes shall go through the tunnel, and the node has no address of the VIP's family.";
     Error SecretUnreadable = "secret-unreadable", "The secret file cannot be read.";
     Error SecretFormat = "secret-format", "The secret file does not hold 32 hex digits.";
     Error SecretPermissions = "secret-permissions", "Others than its owner can read the secret.";
@@ -397,7 +401,7 @@ fn window(text: &str, places: impl Iterator<Item = At> + Clone) -> (Range<usize>
 }
 
 /// The word of `known` that `found` was probably meant to be.
-pub(super) fn closest<'a>(
+pub(crate) fn closest<'a>(
     found: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

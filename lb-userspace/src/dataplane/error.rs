@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::host::membarrier::GracePeriodError;
+
 /// One variant for each thing the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,6 +90,6 @@ pub enum Error {
         reason: String,
     },
     /// No grace periods.
-    #[error("the kernel lacks membarrier (CONFIG_MEMBARRIER): {0}")]
-    Grace(io::Error),
+    #[error("{0}")]
+    Grace(#[source] GracePeriodError),
 }

@@ -42,15 +42,17 @@ pub(super) fn scan(
     now: u16,
 ) -> impl Iterator<Item = FlowRecord> + '_ {
     let buckets = (0..flows.count()).filter_map(|index| flows.get(index));
-    buckets.flatten().filter_map(move |entry| {
-        let entry = Entry(entry.load(Ordering::Relaxed));
-        let remaining_ticks = entry.remaining(now);
-        (!entry.is_empty() && remaining_ticks != 0).then(|| FlowRecord {
-            tag: entry.tag(),
-            owner: entry.owner(),
-            state: entry.state(),
-            remaining_ticks,
-        })
+    buckets.flatten().filter_map(move |entry| record(Entry(entry.load(Ordering::Relaxed)), now))
+}
+
+/// A live entry in words.
+fn record(entry: Entry, now: u16) -> Option<FlowRecord> {
+    let remaining_ticks = entry.remaining(now);
+    (!entry.is_empty() && remaining_ticks != 0).then(|| FlowRecord {
+        tag: entry.tag(),
+        owner: entry.owner(),
+        state: entry.state(),
+        remaining_ticks,
     })
 }
 
@@ -69,7 +71,7 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
         let Some(bucket) = flows.get(index) else { continue };
         emptied += empty_past(bucket, now);
         let bucket = HostBucket(bucket);
-        if bucket.load(0).overflowed() && flow::room(&bucket, 0, now).is_some() {
+        if bucket.load(0).overflowed() && !flow::room(&bucket, 0, now).is_taken() {
             marked.insert(u32::try_from(index).unwrap_or_default());
         }
     }
@@ -88,7 +90,7 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
     for bucket in marked.into_iter().filter_map(|index| flows.get(index as usize)) {
         let bucket = HostBucket(bucket);
         let first = bucket.load(0);
-        if flow::room(&bucket, 0, now).is_some() {
+        if !flow::room(&bucket, 0, now).is_taken() {
             // Lost to a packet: the next pass does it.
             let _lost = bucket.exchange(0, first, first.replacing(Entry(0)));
         }
@@ -112,16 +114,19 @@ fn empty_past(bucket: &[AtomicU64; WAYS], now: u16) -> usize {
         .count()
 }
 
-/// Empties the entries of an owner, live ones too; how many.
-pub(super) fn remove_owner(flows: &Region<[AtomicU64; WAYS]>, owner: BackendId) -> usize {
+/// Empties the live entries that `goes` names; how many.
+pub(super) fn remove(
+    flows: &Region<[AtomicU64; WAYS]>,
+    now: u16,
+    goes: impl Fn(&FlowRecord) -> bool,
+) -> usize {
     let buckets = (0..flows.count()).filter_map(|index| flows.get(index));
     buckets
         .flatten()
         .filter(|place| {
             let entry = Entry(place.load(Ordering::Acquire));
             let empty = Entry(0).replacing(entry);
-            !entry.is_empty()
-                && entry.owner() == owner
+            record(entry, now).is_some_and(|flow| goes(&flow))
                 && place
                     .compare_exchange(entry.0, empty.0, Ordering::AcqRel, Ordering::Acquire)
                     .is_ok()

@@ -74,6 +74,10 @@ impl Tables for HostTables<'_> {
         self.jiffies
     }
 
+    fn may_look_again(&self, _tick: u16) -> bool {
+        true
+    }
+
     fn ingress(&self) -> u32 {
         self.ingress
     }

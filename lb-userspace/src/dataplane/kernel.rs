@@ -17,6 +17,7 @@ use aya::{Ebpf, EbpfLoader};
 use lb_common::verdict::{Counter, DropSample, VipCounters};
 use lb_common::{ABI_VERSION, map_name};
 
+use super::debug_lines::{self, DebugLines};
 use super::memory::{Descriptors, Memory};
 use super::object::{BALANCER, CLOCK, PROGRAM, Sizes};
 use super::{Dataplane, Error};
@@ -50,6 +51,7 @@ pub(super) struct Kernel {
     ebpf: Ebpf,
     pins: Option<PathBuf>,
     drops: RingBuf<MapData>,
+    debug_lines: Option<DebugLines>,
 }
 
 impl Descriptors for Ebpf {
@@ -64,8 +66,10 @@ impl Descriptors for Ebpf {
 
 impl Kernel {
     fn load(object: &[u8], sizes: &Sizes, pins: Option<&Path>) -> Result<Self, Error> {
+        let level = debug_lines::level();
         let mut loader = EbpfLoader::new();
         sizes.apply(&mut loader);
+        loader.override_global(aya_log::LEVEL, &level, true);
         if let Some(pins) = pins {
             for name in MAPS {
                 loader.map_pin_path(name, pins.join(name));
@@ -78,7 +82,8 @@ impl Kernel {
         let read = |reason: String| Error::Read { map: map_name::DROPS, reason };
         let drops = ebpf.take_map(map_name::DROPS).ok_or_else(|| read("missing".to_owned()))?;
         let drops = RingBuf::try_from(drops).map_err(|error| read(chain(&error)))?;
-        Ok(Self { ebpf, pins: pins.map(Path::to_owned), drops })
+        let debug_lines = debug_lines::open(&mut ebpf, level)?;
+        Ok(Self { ebpf, pins: pins.map(Path::to_owned), drops, debug_lines })
     }
 
     /// The tick, asked of the kernel.
@@ -326,6 +331,13 @@ impl Dataplane {
     /// The loaded object, for a bench's own programs and maps.
     pub fn ebpf_mut(&mut self) -> Option<&mut Ebpf> {
         self.kernel.as_mut().map(|kernel| &mut kernel.ebpf)
+    }
+
+    /// Logs what the programs wrote since the last call; nothing unless lbd logs at level debug.
+    pub fn log_debug_lines(&mut self) {
+        if let Some(lines) = self.kernel.as_mut().and_then(|kernel| kernel.debug_lines.as_mut()) {
+            lines.flush();
+        }
     }
 
     /// Runs one frame through the program: return code and what became of the frame.

@@ -30,10 +30,11 @@ pub use self::object::Sizes;
 use self::rows::FreeRows;
 pub use self::vip_index::{VipSpec, VipTracking};
 use crate::desired::Encap;
+use crate::host::membarrier::wait_for_grace_period;
 
+mod debug_lines;
 mod error;
 mod flows;
-mod grace;
 mod host_tables;
 mod journal;
 mod kernel;
@@ -328,7 +329,10 @@ impl Dataplane {
     }
 
     fn grace(&self) -> Result<(), Error> {
-        if self.kernel.is_some() { grace::wait() } else { Ok(()) }
+        if self.kernel.is_none() {
+            return Ok(());
+        }
+        wait_for_grace_period().map_err(Error::Grace)
     }
 
     /// The kernel's tick.
@@ -356,7 +360,12 @@ impl Dataplane {
 
     /// Forgets the flows of a backend; how many.
     pub fn remove_owner(&self, owner: BackendId) -> usize {
-        flows::remove_owner(&self.memory.flows, owner)
+        self.remove_flows(|flow| flow.owner == owner)
+    }
+
+    /// Forgets the live flows that `goes` names; how many.
+    pub fn remove_flows(&self, goes: impl Fn(&FlowRecord) -> bool) -> usize {
+        flows::remove(&self.memory.flows, self.tick(), goes)
     }
 
     /// Flows the table has entries for.

@@ -1,7 +1,7 @@
 //! The eBPF objects that the build step made, and how large their maps are for a configuration.
 
 use aya::EbpfLoader;
-use lb_common::{MAX_SLOTS, SLOTS_PER_ROW, map_name};
+use lb_common::{MAX_SLOTS, SLOTS_PER_ROW, flow, map_name};
 use serde::{Deserialize, Serialize};
 
 /// The balancer's object file.
@@ -48,18 +48,18 @@ impl Sizes {
         }
     }
 
-    /// Buckets for `flows` flows: at least two entries for each, so that a bucket and its
-    /// alternate overflow for fewer than one flow in a million.
+    /// Buckets for `flows` flows: filled to three tenths at most, at which fewer than one flow in a
+    /// million finds both its buckets full.
     #[must_use]
     pub fn buckets_for(flows: u32) -> u32 {
-        (flows.max(8) / 4).next_power_of_two()
+        let entries = u64::from(flows.max(8)) * 10 / 3;
+        u32::try_from(entries.div_ceil(flow::WAYS as u64))
+            .unwrap_or(u32::MAX >> 1)
+            .next_power_of_two()
     }
 
     /// Tells the loader.
-    pub(super) fn apply<'a>(
-        &self,
-        loader: &'a mut EbpfLoader<'static>,
-    ) -> &'a mut EbpfLoader<'static> {
+    pub(super) fn apply(&self, loader: &mut EbpfLoader<'_>) {
         loader
             .map_max_entries(map_name::SLOTS, self.slot_rows)
             .map_max_entries(map_name::HISTORY, self.slot_rows * 4)
@@ -67,6 +67,6 @@ impl Sizes {
             .map_max_entries(map_name::BACKEND_COUNTERS, self.backends)
             .map_max_entries(map_name::VIP_COUNTERS, self.vips)
             .map_max_entries(map_name::FLOWS, self.flow_buckets)
-            .map_max_entries(map_name::JOURNAL, self.journal_words)
+            .map_max_entries(map_name::JOURNAL, self.journal_words);
     }
 }

@@ -123,6 +123,16 @@ words! {
 }
 
 words! {
+    /// Which way a probe goes, as the configuration says it; [`super::Via`] says where to.
+    ViaWord {
+        /// The way a client's packet goes, to a VIP of the pool.
+        Tunnel = "tunnel",
+        /// To the backend's own address.
+        Direct = "direct",
+    }
+}
+
+words! {
     /// The least important level that is logged.
     LogLevel {
         /// What stops lbd or a part of it.

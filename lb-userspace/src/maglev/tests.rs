@@ -23,18 +23,6 @@ fn collateral(before: &[u16], after: &[u16], gone: u16) -> usize {
     before.iter().zip(after).filter(|(a, b)| a != b && **a != gone).count()
 }
 
-fn is_prime(number: u32) -> bool {
-    (2..)
-        .take_while(|divisor| divisor * divisor <= number)
-        .all(|divisor| !number.is_multiple_of(divisor))
-}
-
-#[test]
-fn sizes_are_ascending_primes() {
-    assert!(PRIMES.into_iter().all(is_prime));
-    assert!(PRIMES.is_sorted_by(|a, b| a < b));
-}
-
 #[test]
 fn identity_keys_are_fixed() {
     // A change here moves nearly every slot of every deployment.
@@ -187,7 +175,11 @@ proptest! {
     }
 
     #[test]
-    fn the_chain_never_picks_the_dead(members in any_members(), dead in any::<u64>(), slot in 0u32..509) {
+    fn the_chain_never_picks_the_dead(
+        members in any_members(),
+        dead in any::<u64>(),
+        slot in 0u32..509,
+    ) {
         let alive = |id: u16| dead >> (id % 64) & 1 == 0;
         let preferences = Preferences::new(&members, 509);
         let first = preferences.first(slot, alive);

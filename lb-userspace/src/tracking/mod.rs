@@ -15,16 +15,16 @@
 //!    until `window` + [`GRACE`] later. A slot whose window is open keeps base and end.
 //! 2. The data plane answers a miss (a packet in mid-flow without an entry) in a contested slot
 //!    with the base if there is one, else with *now*, and enters it.
-//! 3. When the window has closed the base goes (a new table), and later, once a [`Scan`] of the flow
-//!    table *under that table* finds no live entry with another owner than *now*, the slot is
+//! 3. When the window has closed the base goes (a new table), and later, once a [`Scan`] of the
+//!    flow table *under that table* finds no live entry with another owner than *now*, the slot is
 //!    stateless again. In between no packet can make such an entry any more, which is why the two
 //!    steps are apart.
 //! 4. A slot remembers up to three former owners, newest first, for the backends' agents to ask. It
 //!    remembers them for [`Settings::history`] after the end of the window; while the window is
 //!    open none is forgotten. A planned change that would need a fourth in more than one slot of a
 //!    thousand waits until windows close (each does, after `window` + [`GRACE`]), unless
-//!    [`PoolTracker::force`] lets it through. Slots that lose a former owner are counted; only their
-//!    agents' second chance is poorer, the flow table and the base keep their flows.
+//!    [`PoolTracker::force`] lets it through. Slots that lose a former owner are counted; only
+//!    their agents' second chance is poorer, the flow table and the base keep their flows.
 //! 5. A death is no generation and is never prepared. What becomes of the dead one's flows is
 //!    [`OnDown`]: with `Keep` (the verdict may be wrong) the death is a change like any other: the
 //!    dead backend is the base if no window is open, misses go to it until the window closes, its
@@ -36,8 +36,8 @@
 //!    and user space purges all of its entries ([`Purge`]).
 //! 6. A return is planned: were it not prepared, a handshake could straddle it. So is whatever is
 //!    proposed while something is in preparation: it comes next.
-//! 7. When every backend with a weight is dead, the verdicts are taken for wrong: all are used as if
-//!    none was dead, and their flows are kept whatever [`OnDown`] says. The first one to return
+//! 7. When every backend with a weight is dead, the verdicts are taken for wrong: all are used as
+//!    if none was dead, and their flows are kept whatever [`OnDown`] says. The first one to return
 //!    takes everything at once, without preparation.
 //! 8. A drained backend is a member of weight 0; a removed one is no member. Both keep their flows
 //!    through windows and entries. The id of a removed one is taken for as long as
@@ -73,8 +73,8 @@ use row::Row;
 /// The bit of a rendered slot that says: contested, look into the flow table.
 pub const CONTESTED: u16 = 1 << 15;
 
-/// A planned change waits if more slots than this part of all would need a fourth former owner. Some
-/// slots change hands at nearly every change; they alone must not hold up all others.
+/// A planned change waits if more slots than this part of all would need a fourth former owner.
+/// Some slots change hands at nearly every change; they alone must not hold up all others.
 const SHORT_SLOTS_PART: usize = 1_000;
 
 /// How long a window stays open beyond its end: more than the lag of a sync message, its resend
@@ -360,6 +360,12 @@ impl PoolTracker {
     /// How many slots may need a fourth former owner without making a change wait.
     fn short_slots_max(&self) -> usize {
         self.owners.len() / SHORT_SLOTS_PART
+    }
+
+    /// The number of the table, which every change counts up.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Slots, over all time, that lost a former owner inside its window.

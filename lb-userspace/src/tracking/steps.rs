@@ -1,5 +1,5 @@
-//! The steps of which the tracker's public methods are made. Each returns a [`Change`] if there is a
-//! new table to publish.
+//! The steps of which the tracker's public methods are made. Each returns a [`Change`] if there is
+//! a new table to publish.
 
 use super::pending::Pending;
 use super::roster::Roster;

@@ -167,7 +167,8 @@ impl Purge {
 /// A pool's table as the data plane reads it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rendered {
-    /// For each slot the owner's id (0: none), with [`CONTESTED`].
+    /// For each slot the owner's id (0: none), with
+    /// [`CONTESTED`](super::CONTESTED).
     pub slots: Vec<u16>,
     /// For each slot `[base, last, last but one, last but two]`, 0 for none. A base means that the
     /// window is open; it is among the others unless it is the owner.

@@ -66,6 +66,11 @@ impl Lab {
             ),
         ] {
             lab.ip(namespace, "link set lo up");
+            // The check of the link-local address for duplicates takes a second, in which no
+            // neighbour is found.
+            inside(namespace, || {
+                std::fs::write("/proc/sys/net/ipv6/conf/e0/accept_dad", "0").unwrap();
+            });
             lab.ip(namespace, "link set e0 up");
             for address in addresses {
                 lab.ip(namespace, &format!("address add {address}"));

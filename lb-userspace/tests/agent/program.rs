@@ -9,7 +9,8 @@ use aya::maps::{Array, HashMap, LpmTrie, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use lb_common::addr::Address;
 use lb_common::agent::{
-    AgentTables, LAYOUT_VERSION, Mss, Outcome, Settings, address_flag, clamp, decapsulate, map_name,
+    AgentTables, LAYOUT_VERSION, MAX_OPTIONS, Mss, Outcome, Settings, address_flag, clamp,
+    decapsulate, map_name,
 };
 use lb_common::packet::Buffer;
 use lb_common::verdict::{Action, Counter};
@@ -231,6 +232,78 @@ fn tc_program_equals_the_table() {
     }
 }
 
+/// Frames made from the table by changing bytes and cutting ends.
+const MUTANTS: u32 = 4_000;
+
+/// A fixed sequence (xorshift), so that a failure comes back.
+struct Sequence(u64);
+
+impl Sequence {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+fn mutate(cases: &[Case], sequence: &mut Sequence) -> Vec<u8> {
+    let mut frame = cases.get(sequence.below(cases.len())).unwrap().frame.clone();
+    for _ in 0..=sequence.below(3) {
+        let place = sequence.below(frame.len().min(180));
+        let bit = 1 << sequence.below(8);
+        *frame.get_mut(place).unwrap() ^= bit;
+    }
+    if sequence.below(4) == 0 {
+        // The kernel takes no test frame shorter than an Ethernet header.
+        frame.truncate(14 + sequence.below(frame.len() - 13));
+    }
+    frame
+}
+
+#[test]
+fn programs_equal_the_host_on_mutants() {
+    let cases = all();
+    let mut sequence = Sequence(0x5eed_1b1b);
+    let mut seen = vec![0_u32; Outcome::ALL.len()];
+    for restrict in [false, true] {
+        let tables = Tables::new(restrict);
+        let Some(mut ebpf) = load(&tables) else { return };
+        for number in 0..MUTANTS / 2 {
+            let sent = mutate(&cases, &mut sequence);
+            let mut frame = Frame::new(&sent).unwrap();
+            let outcome = decapsulate(&mut frame, sent.len(), &tables);
+            let left = (outcome.action() != Action::Drop).then(|| frame.frame().to_vec());
+            *seen.get_mut(outcome as usize).unwrap() += 1;
+            let name = format!("mutant {number} {sent:02x?}");
+            in_xdp(&Case { name, frame: sent, outcome, left }, &mut ebpf);
+        }
+    }
+    // Every outcome but the kernel's refusal and the clamp's was among them.
+    let unseen = seen.iter().zip(Outcome::ALL).filter(|(count, _)| **count == 0);
+    let unseen: Vec<_> = unseen.map(|(_, outcome)| *outcome).collect();
+    assert_eq!(unseen, [Outcome::Refused, Outcome::MssClamped, Outcome::MssKept]);
+}
+
+/// What the verifier may have to look at, instructions: a tenth of the kernel's limit, because
+/// older kernels look at more of them.
+const VERIFIER_BUDGET: u32 = 100_000;
+
+#[test]
+fn programs_stay_within_the_verifier_budget() {
+    let Some(mut ebpf) = load(&Tables::new(false)) else { return };
+    let program: &mut Xdp = ebpf.program_mut("lb_agent_xdp").unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let mut counts = vec![program.info().unwrap().verified_instruction_count().unwrap()];
+    for name in ["lb_agent_tc", "lb_agent_mss"] {
+        let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        counts.push(program.info().unwrap().verified_instruction_count().unwrap());
+    }
+    println!("verified instructions (xdp, tc, mss): {counts:?}");
+    assert!(counts.iter().all(|count| *count < VERIFIER_BUDGET), "{counts:?}");
+}
+
 /// A SYN-ACK of a VIP with these options, the MSS it should leave with, and its outcome.
 struct Syn {
     name: &'static str,
@@ -253,15 +326,15 @@ fn syns() -> Vec<Syn> {
     let kept = Outcome::MssKept;
     let [v4, v4_low] = MSS_V4.to_be_bytes();
     let [v6, v6_low] = MSS_V6.to_be_bytes();
-    let many = [1; 15];
+    let many = [1; MAX_OPTIONS - 1];
     let options = |parts: &[&[u8]]| parts.concat();
     let odd = options(&[&[1], &high, &[1, 1, 1]]);
     let odd_left = options(&[&[1], &[2, 4, v4, v4_low], &[1, 1, 1]]);
     let behind = options(&[&[4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0], &high]);
     let behind_left = options(&[&[4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0], &[2, 4, v6, v6_low]]);
-    let last = options(&[&many, &high, &[0]]);
-    let last_left = options(&[&many, &[2, 4, v4, v4_low], &[0]]);
-    let too_far = options(&[&many, &[1], &high]);
+    let last = options(&[&many, &high, &[0, 0, 0]]);
+    let last_left = options(&[&many, &[2, 4, v4, v4_low], &[0, 0, 0]]);
+    let too_far = options(&[&many, &[1], &high, &[0, 0]]);
     vec![
         syn("first option", false, &high, clamped, &[2, 4, v4, v4_low]),
         syn("first option, v6", true, &high, clamped, &[2, 4, v6, v6_low]),

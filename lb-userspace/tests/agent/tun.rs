@@ -41,9 +41,8 @@ pub(crate) fn wrap(lab: &Lab, backend: &'static str) -> Arc<AtomicUsize> {
     let client = lab.client();
     let (mut device, socket) = inside(&client, || {
         let local = if backend.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
-        let socket = UdpSocket::bind(local).unwrap();
-        socket.connect(backend).unwrap();
-        (open(), socket)
+        // Not connected: an ICMP error for one packet must not cost another.
+        (open(), UdpSocket::bind(local).unwrap())
     });
     lab.ip(&client, "link set t0 up");
     lab.ip(&client, "route add 203.0.113.10/32 dev t0 src 10.9.0.1");
@@ -60,7 +59,7 @@ pub(crate) fn wrap(lab: &Lab, backend: &'static str) -> Arc<AtomicUsize> {
             bytes.extend(inner);
             seen.fetch_max(length, Ordering::Relaxed);
             // What does not fit the cable is lost, as it would be on the way.
-            drop(socket.send(&bytes));
+            drop(socket.send_to(&bytes, backend));
         }
     });
     longest

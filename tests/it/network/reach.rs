@@ -1,10 +1,12 @@
 //! Packets get from the client to a backend and back: every family, every encap, every size.
 
+use std::time::Duration;
+
 use lb_tests::flows::{Flows, Mix};
 use lb_tests::lab::addresses::{Family, HTTP_PORT};
 use lb_tests::lab::config::{Backend, Encap, Pool};
 use lb_tests::lab::web::AgentPlan;
-use lb_tests::lab::{Lab, Plan, probe};
+use lb_tests::lab::{Lab, Plan, probe, wait};
 
 use super::{assert_all_live, small};
 
@@ -67,7 +69,9 @@ fn every_mix_of_inner_and_outer_with_agents_in_tc() {
 fn a_port_that_is_no_vip_is_swallowed_and_hosts_stay_reachable() {
     let lab = Lab::running(small(Pool::web(1))).unwrap();
     for vip in lab.vips() {
+        let before = lab.balancers[&1].outcome("no_port").unwrap();
         assert!(probe::is_swallowed(&lab.client, vip, HTTP_PORT + 1).unwrap(), "{vip}");
+        assert!(lab.balancers[&1].outcome("no_port").unwrap() > before, "{vip}");
     }
     // What is not for a VIP passes: the load balancer's own addresses answer.
     for family in Family::BOTH {
@@ -76,8 +80,9 @@ fn a_port_that_is_no_vip_is_swallowed_and_hosts_stay_reachable() {
     }
 }
 
-/// All links with 1,500: a full packet of the client does not fit once it is wrapped.
-fn check_small_mtu(tunnel_mtu: Option<u16>) {
+/// All links with 1,500: a full packet of the client does not fit once it is wrapped. Returns how
+/// many packets did not.
+fn check_small_mtu(tunnel_mtu: Option<u16>) -> u64 {
     let plan = Plan { lan_mtu: 1_500, tunnel_mtu, ..small(Pool::web(2)) };
     let lab = Lab::running(plan).unwrap();
     for vip in lab.vips() {
@@ -87,17 +92,18 @@ fn check_small_mtu(tunnel_mtu: Option<u16>) {
             assert_eq!(probe::get(&lab.client, vip, "/big").unwrap().body_bytes, 1_000_000);
         }
     }
+    lab.balancers[&1].outcome("too_big").unwrap()
 }
 
 #[test]
 fn uploads_fit_mtu_1500_because_the_agent_clamps_the_mss() {
-    check_small_mtu(None);
+    assert_eq!(check_small_mtu(None), 0);
 }
 
 #[test]
 fn uploads_fit_mtu_1500_because_too_big_is_answered() {
     // The agents think the tunnel is wide, and clamp nothing.
-    check_small_mtu(Some(1_700));
+    assert!(check_small_mtu(Some(1_700)) > 0);
 }
 
 /// A link of its own between lb1 and web1, and lb1's routes to web1 over it.
@@ -137,4 +143,38 @@ fn a_backend_behind_another_interface_is_reached_too() {
     assert!(answered("web1") && answered("web2"));
     // Probes alone would be fewer.
     assert!(lab.webs[&1].namespace().received("eth1").unwrap() > before + 20);
+    for way in ["tx", "redirect"] {
+        assert!(lab.balancers[&1].outcome(way).unwrap() > 20, "{way}");
+    }
+}
+
+/// Packets that lb1 has received, and the sum of its outcomes, at a moment without packets.
+fn received_and_counted(lab: &Lab) -> (u64, u64) {
+    let balancer = &lab.balancers[&1];
+    let mut pair = (0, 0);
+    wait::until("no packet for a moment", Duration::from_secs(10), || {
+        let received = balancer.namespace().received("eth0")?;
+        pair = (received, balancer.outcomes()?.values().sum());
+        Ok(balancer.namespace().received("eth0")? == received)
+    })
+    .unwrap();
+    pair
+}
+
+#[test]
+fn every_packet_has_one_outcome() {
+    let lab = Lab::running(small(Pool::web(2))).unwrap();
+    let (received_before, counted_before) = received_and_counted(&lab);
+    let flows = Flows::start(&lab, Mix::SMALL).unwrap();
+    for vip in lab.vips() {
+        assert!(probe::ping(&lab.client, vip, b"hello").unwrap());
+        assert!(probe::is_swallowed(&lab.client, vip, HTTP_PORT + 1).unwrap());
+    }
+    drop(flows);
+    let (received, counted) = received_and_counted(&lab);
+    assert_eq!(received - received_before, counted - counted_before);
+    let outcomes = lab.balancers[&1].outcomes().unwrap();
+    for outcome in ["tx", "echo", "no_port", "not_vip"] {
+        assert!(outcomes[outcome] > 0, "{outcomes:?}");
+    }
 }

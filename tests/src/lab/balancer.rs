@@ -1,5 +1,6 @@
 //! A load balancer: its host, its configuration, and lbd on it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +62,17 @@ pub struct BackendStatus {
     pub name: String,
     /// `up`, `down` or `drain`.
     pub state: String,
+}
+
+/// What `lbctl -o json stats` says, as far as the lab asks.
+#[derive(Debug, Deserialize)]
+struct Stats {
+    outcomes: BTreeMap<String, Count>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Count {
+    packets: u64,
 }
 
 impl Status {
@@ -161,8 +173,8 @@ impl Balancer {
         Ok(lbd)
     }
 
-    /// Starts lbd and returns when it says that it is ready, every backend that is not drained is up, and no
-    /// change is on its way.
+    /// Starts lbd and returns when it says that it is ready, every backend that is not drained is
+    /// up, and no change is on its way.
     ///
     /// # Errors
     /// It ends, or is not as far within half a minute for each.
@@ -215,6 +227,25 @@ impl Balancer {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             format!("lbctl status of {}: {}: {stderr}", self.name, output.status)
         })
+    }
+
+    /// How many packets ended in each outcome (`tx`, `too_big`, ...), since the pins were made.
+    ///
+    /// # Errors
+    /// lbd does not answer, or not as agreed.
+    pub fn outcomes(&self) -> Result<BTreeMap<String, u64>> {
+        let stats: Stats = serde_json::from_str(&self.lbctl(&["-o", "json", "stats"])?)?;
+        let counts = stats.outcomes.into_iter();
+        Ok(counts.map(|(outcome, count)| (outcome, count.packets)).collect())
+    }
+
+    /// How many packets ended in one outcome.
+    ///
+    /// # Errors
+    /// As [`outcomes`](Self::outcomes), or there is no such outcome.
+    pub fn outcome(&self, name: &str) -> Result<u64> {
+        let outcomes = self.outcomes()?;
+        outcomes.get(name).copied().with_context(|| format!("no outcome {name} in {outcomes:?}"))
     }
 
     /// Runs lbctl and returns what it prints.

@@ -125,7 +125,7 @@ impl Reader {
         self.close_run();
         if !success && self.tally.failed == 0 {
             self.tally.failed += 1;
-            self.failed.push("# the test program itself".to_owned());
+            self.failed.push("# did not build, or died".to_owned());
         }
         Report { tally: self.tally, failed: self.failed, skipped: self.skipped }
     }

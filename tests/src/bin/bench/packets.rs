@@ -1,13 +1,12 @@
-//! `cargo xtask bench`: what a packet costs, as ratios to a floor measured in the same run.
+//! What a packet costs, as ratios to a floor measured in the same run.
 //!
-//! No test and no bound. How not to be fooled: thread CPU time around BPF_PROG_TEST_RUN (its own
-//! `duration` has a resolution of a nanosecond, and wall time has the kernel's grace periods in
-//! it); the frame is restored between runs by the wrapper, in the floors too; cases take turns in
-//! each round; the medians of the rounds are printed. A core of its own and SCHED_FIFO keep
-//! neighbours out as far as they can be.
+//! How not to be fooled: thread CPU time around BPF_PROG_TEST_RUN (its own `duration` has a
+//! resolution of a nanosecond, and wall time has the kernel's grace periods in it); the frame is
+//! restored between runs by the wrapper, in the floors too; cases take turns in each round; the
+//! medians of the rounds count. A CPU of its own and SCHED_FIFO keep neighbours out as far as
+//! they can be.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ use lb_common::headers::protocol;
 use lb_userspace::dataplane::object::BENCH;
 use lb_userspace::dataplane::{BackendSpec, Dataplane, SettingsSpec, Sizes, VipSpec, VipTracking};
 use lb_userspace::desired::Encap;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
+
+use crate::{cpu_time, median};
 
 /// Rounds; every case runs once in each.
 const ROUNDS: usize = 15;
@@ -150,17 +151,8 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Thread CPU time.
-fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writing.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
 /// The last CPU, and real time; what cannot be had is said and done without.
-fn quiet() {
+pub(crate) fn quiet() {
     // SAFETY: cpu_set_t is a bit set; zero is valid.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -202,12 +194,8 @@ fn run(dataplane: &mut Dataplane, case: &Case, next: u64, packets: u32) -> Resul
     Ok(spent.as_nanos() as f64 / f64::from(packets))
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-fn main() -> Result<()> {
+/// Runs all cases; prints them, and returns the report.
+pub(crate) fn measure() -> Result<Map<String, Value>> {
     let sizes = Sizes::with_room(6 * u64::from(SLOTS), 4 * u32::from(BACKENDS), 16, ROOM);
     let mut dataplane = Dataplane::unpinned(BENCH, &sizes)?;
     let ebpf = dataplane.ebpf_mut().context("no kernel")?;
@@ -216,40 +204,41 @@ fn main() -> Result<()> {
         program.load()?;
     }
     fill(&mut dataplane)?;
-    quiet();
     let cases = cases();
     let mut figures: Vec<Vec<f64>> = cases.iter().map(|_| Vec::new()).collect();
     let mut flood = 0;
     for round in 0..=ROUNDS {
         for (case, figures) in cases.iter().zip(&mut figures) {
-            let next = if case.flows == Flows::Flood { flood } else { 0 };
-            flood += u64::from(PACKETS);
-            // All flows entered and confirmed before the first measured round.
+            // Round 0 enters all flows and confirms them.
             let packets = if round == 0 { 2 * PACKETS + 200_000 } else { PACKETS };
+            let next = if case.flows == Flows::Flood { flood } else { 0 };
+            flood += u64::from(packets);
             let spent = run(&mut dataplane, case, next, packets)?;
             if round > 0 {
                 figures.push(spent);
             }
         }
     }
-    let mut medians = figures.iter_mut().map(|figures| median(figures));
-    let (floor_pass, floor_encap) =
-        (medians.next().unwrap_or_default(), medians.next().unwrap_or_default());
+    let medians: Vec<f64> = figures.iter_mut().map(|figures| median(figures)).collect();
+    let [floor_pass, floor_encap, nets @ ..] = medians.as_slice() else { bail!("no floors") };
     let unit = floor_encap - floor_pass;
+    let entries = dataplane.flow_entries();
+    println!("flow table of {entries} entries ({} MiB)", entries * 8 >> 20);
     println!("floor_pass {floor_pass:.1} ns, floor_encap {floor_encap:.1} ns ({unit:.1} net)");
     let mut report = Map::new();
-    for (case, total) in cases.iter().skip(2).zip(medians) {
+    for (case, total) in cases.iter().skip(2).zip(nets) {
         let net = total - floor_pass;
         println!("{:24} {net:7.1} ns  {:5.2}", case.id, net / unit);
         report.insert(case.id.to_owned(), json!({ "net_ns": net, "ratio": net / unit }));
     }
-    fs::create_dir_all("target/bench")?;
     let report = json!({
         "floor_pass_ns": floor_pass,
         "floor_encap_ns": floor_encap,
         "cases": report,
-        "flow_table_entries": dataplane.flow_entries(),
+        "flow_table_entries": entries,
     });
-    fs::write("target/bench/latest.json", serde_json::to_string_pretty(&report)?)?;
-    Ok(())
+    match report {
+        Value::Object(report) => Ok(report),
+        _ => bail!("not an object"),
+    }
 }

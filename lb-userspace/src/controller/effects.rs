@@ -1,0 +1,306 @@
+//! What the data plane is told, in the order in which each step is right without the next:
+//! intent, settings, backends, tables, VIPs; then what nobody refers to any more goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher as _;
+
+use lb_common::backend::{BackendId, Link};
+use lb_common::flow::State as FlowState;
+use lb_common::table::slot_of;
+use siphasher::sip::SipHasher13;
+
+use super::pools::View;
+use super::{Controller, Moment};
+use crate::dataplane::{BackendSpec, Error, SettingsSpec, VipSpec, VipTracking};
+use crate::desired::{Desired, Port, Protocol, Secret, Tracking, Vip, VipKey};
+use crate::host::clock;
+use crate::state::{JOURNAL_VERSION, Journal, Record};
+use crate::tracking::{CONTESTED, PoolTracker, Rendered};
+
+/// IP protocol numbers (RFC 9293, RFC 768).
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Keys of the digest of the secret; any constants will do.
+const DIGEST_KEYS: (u64, u64) = (0x6c62_642d_7365_6372, 0x6574_2d64_6967_6573);
+
+/// What was written, and what is to be.
+#[derive(Debug, Default)]
+pub(super) struct Outlet {
+    pub(super) journal_dirty: bool,
+    pub(super) settings_dirty: bool,
+    pub(super) backends_dirty: bool,
+    pub(super) vips_dirty: bool,
+    /// The backends as they were written.
+    backends: BTreeMap<u16, BackendSpec>,
+    /// Backends of an earlier lbd: what it wrote of them stays until their way is known.
+    pub(super) inherited: BTreeSet<u16>,
+    /// The VIPs as they were written; none before the first time.
+    vips: Option<BTreeMap<VipKey, VipSpec>>,
+    /// What fails, so that it is logged once.
+    pub(super) failing: Option<String>,
+    /// Why the journal is not kept, likewise.
+    pub(super) journal_failing: Option<String>,
+}
+
+impl Outlet {
+    pub(super) const fn everything_dirty(&mut self) {
+        self.journal_dirty = true;
+        self.settings_dirty = true;
+        self.backends_dirty = true;
+        self.vips_dirty = true;
+    }
+}
+
+/// A digest of the secret, from which it cannot be found.
+pub(super) fn digest(secret: &Secret) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(DIGEST_KEYS.0, DIGEST_KEYS.1);
+    hasher.write(secret.bytes());
+    hasher.finish()
+}
+
+/// A digest of a configuration, to tell it from another one.
+pub(super) fn config_digest(desired: &Desired) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(DIGEST_KEYS.0, DIGEST_KEYS.1);
+    // Plain data is always written; were it not, each start would count as a new configuration.
+    hasher.write(&serde_json::to_vec(desired).unwrap_or_default());
+    hasher.finish()
+}
+
+impl Controller {
+    /// Tells the data plane what has changed. What fails is tried again next time.
+    pub(super) fn commit(&mut self, now: Moment) {
+        let failing = self.try_commit(now).err().map(|error| error.to_string());
+        if failing != self.outlet.failing {
+            match &failing {
+                Some(reason) => {
+                    self.stats.failures += 1;
+                    tracing::error!(reason, "the data plane refuses a change; it is tried again");
+                }
+                None => tracing::info!("the data plane takes changes again"),
+            }
+            self.outlet.failing = failing;
+        }
+    }
+
+    fn try_commit(&mut self, now: Moment) -> Result<(), Error> {
+        let due: Vec<String> = self
+            .pools
+            .iter()
+            .filter(|(_, pool)| pool.tracker.is_some() && !pool.is_published())
+            .map(|(name, _)| name.clone())
+            .collect();
+        if self.outlet.journal_dirty || !due.is_empty() {
+            self.keep_journal();
+        }
+        if self.outlet.settings_dirty {
+            self.write_settings();
+        }
+        if self.outlet.backends_dirty {
+            self.write_backends()?;
+        }
+        for name in due {
+            self.publish_pool(&name)?;
+        }
+        if self.outlet.vips_dirty {
+            self.publish_vips()?;
+        }
+        self.remove_pools(now)
+    }
+
+    /// Keeps the intent before anything is done, so that a restart ends what was begun.
+    fn keep_journal(&mut self) {
+        let trackers = self.pools.iter().filter(|(_, pool)| !pool.leaving);
+        let trackers = trackers.filter_map(|(name, pool)| {
+            Some((name.clone(), pool.tracker.as_ref().map(PoolTracker::state)?))
+        });
+        let verdicts = self.verdicts.iter().map(|(key, up)| (key.to_string(), *up));
+        let journal = Journal {
+            version: JOURNAL_VERSION,
+            generation: self.generation,
+            applied: self.applied.clone(),
+            config_digest: config_digest(&self.desired),
+            secret_digest: digest(&self.secret),
+            numbers: self.numbers.clone(),
+            overrides: self.overrides.clone(),
+            verdicts: verdicts.collect(),
+            trackers: trackers.collect(),
+        };
+        let kept = journal.encode().map_err(|error| error.to_string());
+        let kept = kept.and_then(|it| self.dataplane.set_journal(&it).map_err(|e| e.to_string()));
+        self.outlet.journal_dirty = kept.is_err();
+        let failing = kept.err();
+        if failing != self.outlet.journal_failing {
+            // Forwarding goes on, because a death must not wait for a full journal.
+            if let Some(reason) = &failing {
+                self.stats.failures += 1;
+                tracing::error!(reason, "lbd's own state is not kept: a restart would be wrong");
+            }
+            self.outlet.journal_failing = failing;
+        }
+    }
+
+    fn write_settings(&mut self) {
+        let (node, dataplane) = (&self.desired.node, &self.desired.dataplane);
+        let timeouts = &self.desired.flow_timeouts;
+        self.dataplane.set_settings(&SettingsSpec {
+            secret: *self.secret.bytes(),
+            source_v4: node.address,
+            source_v6: node.address6,
+            ipip_source_v4: dataplane.ipip_source.address,
+            ipip_source_v6: dataplane.ipip_source6.address,
+            gue_port: dataplane.gue_port,
+            half_open: timeouts.tcp_half_open,
+            established: timeouts.tcp_established,
+            closing: timeouts.tcp_closing,
+            hertz: self.options.hertz,
+        });
+        self.outlet.settings_dirty = false;
+        // Their checksums have the sources in them.
+        self.outlet.backends.clear();
+        self.outlet.backends_dirty = true;
+    }
+
+    fn write_backends(&mut self) -> Result<(), Error> {
+        let mut changed = BTreeMap::new();
+        for (id, record) in &self.numbers.backends {
+            let spec = self.backend_spec(record);
+            let is_kept = spec.link.is_none() && self.outlet.inherited.contains(id);
+            let is_early = spec.link.is_none() && !self.resolved;
+            if !is_kept && !is_early && self.outlet.backends.get(id) != Some(&spec) {
+                changed.insert(*id, spec);
+            }
+        }
+        if !changed.is_empty() {
+            let specs = changed.iter().map(|(id, spec)| (BackendId(*id), *spec)).collect();
+            self.dataplane.set_backends(&specs)?;
+        }
+        for (id, spec) in changed {
+            self.outlet.inherited.remove(&id);
+            self.outlet.backends.insert(id, spec);
+        }
+        let backends = &self.numbers.backends;
+        self.outlet.backends.retain(|id, _| backends.contains_key(id));
+        self.outlet.backends_dirty = false;
+        Ok(())
+    }
+
+    fn backend_spec(&self, record: &Record) -> BackendSpec {
+        let hop = self.hops.get(&record.address);
+        let link =
+            hop.map(|hop| Link::new(hop.destination_mac, hop.source_mac, hop.interface_index));
+        BackendSpec {
+            destination: record.address,
+            encap: record.encap,
+            link,
+            path_mtu: hop.map_or(0, |hop| hop.mtu),
+        }
+    }
+
+    fn publish_pool(&mut self, name: &str) -> Result<(), Error> {
+        let Some(pool) = self.pools.get_mut(name) else { return Ok(()) };
+        let Some(tracker) = &pool.tracker else { return Ok(()) };
+        let rendered = tracker.render();
+        let Rendered { slots, history, generation, revision, .. } = &rendered;
+        self.dataplane.publish_table(pool.number, slots, history, *generation)?;
+        pool.published = Some(*revision);
+        self.stats.tables_published += 1;
+        let was_all_down = pool.view.all_down;
+        pool.view = view(&rendered);
+        match (was_all_down, rendered.all_down) {
+            (false, true) => {
+                tracing::error!(pool = name, "all backends are down: all are used");
+            }
+            (true, false) => tracing::info!(pool = name, "not all backends are down any more"),
+            _ => {}
+        }
+        let (purges, slots) = (std::mem::take(&mut pool.purges), tracker.slots());
+        for purge in purges {
+            self.dataplane.remove_flows(|flow| {
+                let confirmed = flow.state != FlowState::Unconfirmed;
+                purge.takes(slot_of(flow.tag, slots), flow.owner.0, confirmed)
+            });
+        }
+        Ok(())
+    }
+
+    /// VIPs of pools that have no table yet keep what they had. Before the first time nothing is
+    /// known of that, so all pools are waited for.
+    fn publish_vips(&mut self) -> Result<(), Error> {
+        let mut specs = BTreeMap::new();
+        for vip in self.desired.vips.values() {
+            let pool = self.pools.get(&vip.pool).filter(|pool| pool.published.is_some());
+            let (Some(pool), Some(number)) = (pool, self.numbers.vips.get(&vip.key)) else {
+                let Some(before) = &self.outlet.vips else { return Ok(()) };
+                specs.extend(before.get(&vip.key).map(|spec| (vip.key, *spec)));
+                continue;
+            };
+            specs.insert(vip.key, vip_spec(vip, *number, pool.number));
+        }
+        if self.outlet.vips.as_ref() != Some(&specs) {
+            let list: Vec<VipSpec> = specs.values().copied().collect();
+            self.dataplane.publish_vips(&list)?;
+        }
+        self.outlet.vips = Some(specs);
+        self.outlet.vips_dirty = false;
+        self.numbers.forget_vips(&self.desired);
+        Ok(())
+    }
+
+    /// Takes pools away that no VIP leads to any more.
+    fn remove_pools(&mut self, now: Moment) -> Result<(), Error> {
+        let Some(vips) = &self.outlet.vips else { return Ok(()) };
+        let used: BTreeSet<u16> = vips.values().map(|spec| spec.pool).collect();
+        let gone: Vec<String> = self
+            .pools
+            .iter()
+            .filter(|(_, pool)| pool.leaving && !used.contains(&pool.number))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            let Some(pool) = self.pools.get(&name) else { continue };
+            self.dataplane.remove_pool(pool.number)?;
+            self.pools.remove(&name);
+            self.numbers.forget_pool(&name);
+            self.outlet.journal_dirty = true;
+            tracing::info!(pool = name, at = %clock::rfc3339(now.wall), "pool is gone");
+        }
+        Ok(())
+    }
+
+    /// Whether a VIP is in force.
+    pub(super) fn is_served(&self, key: &VipKey) -> bool {
+        self.outlet.vips.as_ref().is_some_and(|vips| vips.contains_key(key))
+    }
+}
+
+fn view(rendered: &Rendered) -> View {
+    let mut view = View { all_down: rendered.all_down, ..View::default() };
+    let mut owned = vec![0_u32; usize::from(CONTESTED)];
+    for slot in &rendered.slots {
+        view.contested += u32::from(slot & CONTESTED != 0);
+        if let Some(count) = owned.get_mut(usize::from(slot & !CONTESTED)) {
+            *count += 1;
+        }
+    }
+    let owned = (0..CONTESTED).zip(owned).filter(|(_, count)| *count > 0);
+    view.owned = owned.collect();
+    view
+}
+
+fn vip_spec(vip: &Vip, number: u16, pool: u16) -> VipSpec {
+    let protocol = match vip.key.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    };
+    let port = match vip.key.port {
+        Port::Any => None,
+        Port::Exact(port) => Some(port),
+    };
+    let tracking = match vip.tracking {
+        Tracking::Stateless => VipTracking::Stateless,
+        Tracking::Contested => VipTracking::Slot,
+        Tracking::Always => VipTracking::Always,
+    };
+    let udp_idle = vip.flow_timeouts.udp;
+    VipSpec { number, address: vip.key.address, protocol, port, pool, tracking, udp_idle }
+}

@@ -1,0 +1,161 @@
+//! The loop around the controller: one event, then whatever came with it, then what follows.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Controller, Event, Moment};
+use crate::api::Call;
+use crate::config;
+use crate::health::{HealthEvent, Prober, ProberError};
+use crate::host::netlink::{HostEvent, NetlinkError, Resolver};
+use crate::host::{clock, systemd};
+use crate::shutdown::{Signal, Signals};
+
+/// Events taken in before the data plane is told: a router that reboots takes hundreds of backends
+/// down at once, which is one change and not hundreds.
+const EVENTS_PER_TURN: usize = 1024;
+/// The prober is asked for its state this often; answers may be this old.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everything events come from, and what orders go to.
+pub(super) struct World {
+    pub(super) prober: Option<Prober>,
+    pub(super) resolver: Resolver,
+    pub(super) health: mpsc::Receiver<HealthEvent>,
+    pub(super) host: mpsc::Receiver<HostEvent>,
+    pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) signals: Signals,
+    /// Read again at a reload.
+    pub(super) config: PathBuf,
+}
+
+/// Why the loop cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The prober's thread has ended.
+    #[error(transparent)]
+    Prober(#[from] ProberError),
+    /// The resolver's task has ended, or takes no more destinations.
+    #[error(transparent)]
+    Resolver(#[from] NetlinkError),
+}
+
+/// What woke the loop.
+enum Wake {
+    Event(Box<Event>),
+    Reload,
+    Stop(&'static str),
+}
+
+/// The time, on the two clocks.
+pub(super) fn now() -> Moment {
+    Moment { boot: clock::boot_time(), wall: clock::since_epoch() }
+}
+
+impl World {
+    /// Handles one event, or time that has passed, and what follows; the reason if it is time to
+    /// stop.
+    pub(super) async fn turn(
+        &mut self,
+        controller: &mut Controller,
+    ) -> Result<Option<&'static str>, RunError> {
+        let before = now();
+        let pause = controller.deadline(before).saturating_sub(before.boot);
+        match self.wait(pause).await {
+            Wake::Event(event) => controller.handle(*event, now()),
+            Wake::Reload => reload(controller, &self.config),
+            Wake::Stop(signal) => return Ok(Some(signal)),
+        }
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.more() else { break };
+            controller.handle(event, now());
+        }
+        controller.settle(now());
+        self.pass_on(controller).await?;
+        Ok(None)
+    }
+
+    /// The loop of a daemon that is ready; returns the signal that ends it.
+    pub(super) async fn serve(
+        &mut self,
+        controller: &mut Controller,
+    ) -> Result<&'static str, RunError> {
+        let mut report_due = Duration::ZERO;
+        let mut watchdog_due = Duration::ZERO;
+        let watchdog_period = systemd::watchdog_period();
+        loop {
+            if let Some(signal) = self.turn(controller).await? {
+                return Ok(signal);
+            }
+            let boot = now().boot;
+            if report_due <= boot {
+                report_due = boot + REPORT_INTERVAL;
+                self.report(controller).await?;
+            }
+            if let Some(period) = watchdog_period.filter(|_| watchdog_due <= boot) {
+                watchdog_due = boot + period;
+                told(systemd::watchdog());
+            }
+        }
+    }
+
+    async fn report(&self, controller: &mut Controller) -> Result<(), RunError> {
+        if let Some(prober) = &self.prober {
+            let report = prober.report().await?;
+            controller.handle(Event::Report(report), now());
+        }
+        Ok(())
+    }
+
+    /// Waits for the first thing that happens, at most `pause`.
+    async fn wait(&mut self, pause: Duration) -> Wake {
+        let event = tokio::select! {
+            signal = self.signals.next() => return match signal {
+                Signal::Reload => Wake::Reload,
+                Signal::Stop(name) => Wake::Stop(name),
+            },
+            Some(event) = self.health.recv() => Event::Health(event),
+            Some(event) = self.host.recv() => Event::Host(event),
+            Some(call) = self.calls.recv() => Event::Call(call),
+            () = tokio::time::sleep(pause) => Event::Tick,
+        };
+        Wake::Event(Box::new(event))
+    }
+
+    /// What has happened already. Orders are not among it: they are taken one a turn, so that
+    /// each finds what was before it done.
+    fn more(&mut self) -> Option<Event> {
+        if let Ok(event) = self.health.try_recv() {
+            return Some(Event::Health(event));
+        }
+        self.host.try_recv().ok().map(Event::Host)
+    }
+
+    /// Tells prober and resolver what they have to look at now.
+    pub(super) async fn pass_on(&self, controller: &mut Controller) -> Result<(), RunError> {
+        let wanted = controller.take_wanted();
+        if let (Some(prober), Some(targets)) = (&self.prober, wanted.targets) {
+            prober.set_targets(targets).await?;
+        }
+        if let Some(destinations) = wanted.destinations {
+            self.resolver.set_destinations(&destinations)?;
+        }
+        Ok(())
+    }
+}
+
+fn reload(controller: &mut Controller, path: &Path) {
+    told(systemd::reloading());
+    let loaded = config::load(path).map(Box::new);
+    controller.handle(Event::Reload(loaded), now());
+    told(systemd::ready("forwarding"));
+}
+
+/// The service manager's silence stops nothing.
+pub(super) fn told(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(reason = %error, "cannot tell the service manager");
+    }
+}

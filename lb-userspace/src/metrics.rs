@@ -1,0 +1,213 @@
+//! The metrics: a [`Snapshot`] of one moment as OpenMetrics text. The only place that names a
+//! series. Counters are read when somebody asks, so nothing is counted twice or kept here.
+//!
+//! Must not: reach the data plane, or put a client's address into a label.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use lb_common::verdict::{Action, Outcome};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::api::types::{BackendStatus, Health, PoolStatus, Snapshot};
+
+/// The text of a scrape.
+#[must_use]
+pub fn encode(snapshot: &Snapshot) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(snapshot.clone())));
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => text,
+        // A string takes everything that is written to it.
+        Err(fmt::Error) => String::new(),
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Snapshot);
+
+/// Values with their labels.
+type Series<L, V> = Vec<(L, V)>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let out = &mut encoder;
+        self.packets(out)?;
+        self.flows(out)?;
+        self.pools(out)?;
+        self.backends(out)?;
+        self.daemon(out)
+    }
+}
+
+fn counters<L: EncodeLabelSet>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: Series<L, u64>,
+) -> fmt::Result {
+    let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in series {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauges<L: EncodeLabelSet>(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: Series<L, f64>,
+) -> fmt::Result {
+    let mut family = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in series {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(out.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
+    ConstGauge::new(value).encode(out.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+/// A count as a gauge; beyond 2^53 it would be rounded, which no count here reaches.
+#[expect(clippy::cast_precision_loss, reason = "rounding is what a gauge of this size means")]
+const fn level(value: u64) -> f64 {
+    value as f64
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+impl Scrape {
+    fn packets(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let vips = &self.0.stats.vips;
+        let mut packets = Vec::new();
+        let mut bytes = Vec::new();
+        for (vip, outcomes) in vips {
+            let total: u64 = outcomes.values().map(|count| count.bytes).sum();
+            bytes.push(([("vip", vip.as_str())], total));
+            for (outcome, count) in outcomes {
+                let labels = [("vip", vip.as_str()), ("verdict", outcome.as_str())];
+                packets.push((labels, count.packets));
+            }
+        }
+        counters(out, "lb_packets", "Packets by VIP and what became of them", packets)?;
+        counters(out, "lb_bytes", "Bytes of packets by VIP, as they arrived", bytes)?;
+        let drops = Outcome::ALL.iter().filter(|outcome| outcome.action() == Action::Drop);
+        let drops = drops.map(|outcome| {
+            let count = self.0.stats.outcomes.get(outcome.name()).copied().unwrap_or_default();
+            ([("reason", outcome.name())], count.packets)
+        });
+        counters(out, "lb_drops", "Packets dropped, by reason", drops.collect())
+    }
+
+    fn flows(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let flows = &self.0.stats.flows;
+        let states = [
+            ("unconfirmed", flows.unconfirmed),
+            ("confirmed", flows.confirmed),
+            ("closing", flows.closing),
+        ];
+        let states = states.map(|(state, value)| ([("state", state)], level(value)));
+        gauges(out, "lb_flows", "Entries of the flow table", states.into())?;
+        let capacity = level(flows.capacity);
+        gauge(out, "lb_flow_capacity", "Flows the flow table has room for", capacity)
+    }
+
+    fn pools(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let each = |value: fn(&PoolStatus) -> f64| -> Series<_, f64> {
+            let pools = self.0.status.pools.iter();
+            pools.map(|pool| ([("pool", pool.name.as_str())], value(pool))).collect()
+        };
+        let contested = each(|pool| f64::from(pool.contested_slots));
+        gauges(out, "lb_pool_contested_slots", "Slots that ask the flow table", contested)?;
+        let generation = each(|pool| f64::from(pool.generation));
+        gauges(out, "lb_pool_generation", "Planned changes of the pool so far", generation)?;
+        let degraded = each(|pool| flag(pool.health != Health::Ok));
+        gauges(out, "lb_pool_degraded", "1 while somebody should look at the pool", degraded)?;
+        let all_down = each(|pool| flag(pool.all_down));
+        gauges(out, "lb_pool_all_down", "1 while all backends are down and all are used", all_down)
+    }
+
+    fn each_backend<V>(
+        &self,
+        value: impl Fn(&BackendStatus) -> V,
+    ) -> Series<[(&'static str, &str); 2], V> {
+        let pools = self.0.status.pools.iter();
+        let backends = pools.flat_map(|pool| pool.backends.iter().map(move |it| (pool, it)));
+        backends
+            .map(|(pool, it)| {
+                ([("pool", pool.name.as_str()), ("backend", it.name.as_str())], value(it))
+            })
+            .collect()
+    }
+
+    fn backends(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let up = self.each_backend(|backend| flag(backend.state == "up"));
+        gauges(out, "lb_backend_up", "1 while the backend takes new flows", up)?;
+        let packets = self.each_backend(|backend| backend.packets);
+        counters(out, "lb_backend_packets", "Packets sent to the backend", packets)?;
+        let bytes = self.each_backend(|backend| backend.bytes);
+        counters(out, "lb_backend_bytes", "Bytes sent to the backend, as they arrived", bytes)?;
+        let slots = self.each_backend(|backend| f64::from(backend.slots));
+        gauges(out, "lb_maglev_slots", "Slots the backend owns in its pool's table", slots)?;
+        let probes = self.0.probe_seconds.iter().map(|(pool, backend, seconds)| {
+            ([("pool", pool.as_str()), ("backend", backend.as_str())], *seconds)
+        });
+        gauges(out, "lb_health_probe_seconds", "How long the last probe took", probes.collect())
+    }
+
+    fn daemon(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let daemon = &self.0.stats.daemon;
+        let totals: BTreeMap<&str, (&str, u64)> = BTreeMap::from([
+            ("lb_maglev_moved_slots", ("Slots that got another owner", daemon.slots_moved)),
+            ("lb_maglev_forced_slots", ("Slots that lost an owner too early", daemon.slots_forced)),
+            ("lb_tables_published", ("Lookup tables put in force", daemon.tables_published)),
+            ("lb_flow_scans", ("Walks over the flow table", daemon.flow_scans)),
+            ("lb_flows_aged", ("Entries removed because their time was over", daemon.flows_aged)),
+            ("lb_health_probes", ("Health probes made", daemon.probes)),
+            ("lb_health_probes_late", ("Probes begun an interval late", daemon.probes_late)),
+            ("lb_dataplane_failures", ("Changes the data plane refused", daemon.failures)),
+            (
+                "lb_drop_samples_lost",
+                ("Drop samples nobody asked for in time", daemon.samples_lost),
+            ),
+        ]);
+        for (name, (help, value)) in totals {
+            counter(out, name, help, value)?;
+        }
+        let status = &self.0.status;
+        let generation = level(status.generation);
+        gauge(out, "lb_config_generation", "Configurations taken so far", generation)?;
+        let states = [Health::Ok, Health::Degraded, Health::Down];
+        let states = states.map(|it| ([("state", it.word())], flag(it == status.health)));
+        gauges(out, "lb_health", "1 for the state the load balancer is in", states.into())?;
+        let attachments = std::iter::once(&status.xdp).chain(&status.xdp_more);
+        let attachments = attachments.map(|it| {
+            (
+                [("interface", it.interface.as_str()), ("mode", it.mode.as_str())],
+                flag(it.state == "up"),
+            )
+        });
+        gauges(
+            out,
+            "lb_xdp_up",
+            "1 while the interface has the program and a carrier",
+            attachments.collect(),
+        )?;
+        let build = vec![([("version", env!("CARGO_PKG_VERSION"))], 1.0)];
+        gauges(out, "lb_build_info", "The version of lbd", build)
+    }
+}
