@@ -6,3 +6,4 @@
 pub mod demo;
 pub mod flows;
 pub mod lab;
+pub mod packet;
