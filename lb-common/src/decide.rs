@@ -35,13 +35,16 @@ pub struct Decision {
     pub path: Path,
     /// The slot's number.
     pub slot: u32,
+    /// The slot's current backend.
+    pub current: BackendId,
     /// The table's generation.
     pub generation: u32,
     /// The slot's history; empty when the table has none.
     pub history: History,
 }
 
-/// The owner of a flow. `None` when the pool has no table.
+/// The owner of a flow; id 0 when the pool has no table or no backend. `None` when the table's
+/// rows are not there.
 #[inline(always)]
 pub fn decide<T: Tables>(tables: &T, control: &Control, flow: &Flow) -> Option<Decision> {
     let pool = &control.pools[flow.vip.pool as usize & (MAX_POOLS - 1)];
@@ -69,7 +72,8 @@ pub fn decide<T: Tables>(tables: &T, control: &Control, flow: &Flow) -> Option<D
     } else {
         (entry.backend(), Path::Stateless)
     };
-    Some(Decision { owner, path, slot, generation: table.generation, history })
+    let (current, generation) = (entry.backend(), table.generation);
+    Some(Decision { owner, path, slot, current, generation, history })
 }
 
 /// What a contested slot asks the flow table.

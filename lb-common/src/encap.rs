@@ -42,8 +42,9 @@ wire! {
         cookie: u32,
         /// The LB's own address, for owner hints.
         balancer: u32,
-        /// The slot's former owners, the window's base first: who to ask when the receiver does
-        /// not know the flow. Of the receiver's address family only.
+        /// The slot's owners, the window's base first, then its current backend, then the latest
+        /// former ones: who to ask when the receiver does not know the flow. Of the receiver's
+        /// address family only.
         candidates: [u32; CANDIDATES],
     }
     /// GUE private data with IPv6 addresses; fields as in [`PrivateV4`].
@@ -289,7 +290,9 @@ impl Wrap<'_> {
         true
     }
 
-    /// Base first, then the latest owners; without the one the packet goes to, none twice.
+    /// Base first, then the slot's current backend (of which a flow may be that began elsewhere
+    /// after the change), then the latest former owners; without the one the packet goes to, none
+    /// twice.
     #[inline(always)]
     fn candidates<A: Copy, T: Tables>(
         &self,
@@ -297,17 +300,18 @@ impl Wrap<'_> {
         list: &mut [A; CANDIDATES],
         family: impl Fn([u64; 2]) -> Option<A>,
     ) -> u8 {
-        let History { base, last } = self.decision.history;
+        let Decision { owner, current, history: History { base, last }, .. } = *self.decision;
         if base.0 == 0 && last[0].0 == 0 {
             return 0;
         }
+        let ids = [base, current, last[0], last[1], last[2]];
         let mut place = 0;
         let mut next = 0;
-        while next < 4 {
-            let id = if next == 0 { base } else { last[next - 1] };
-            let again = next != 0 && id.0 == base.0;
+        while next < ids.len() {
+            let id = ids[next];
+            let again = next != 0 && id.0 == base.0 || next > 1 && id.0 == current.0;
             next += 1;
-            if id.0 == 0 || id.0 == self.decision.owner.0 || again || place >= CANDIDATES {
+            if id.0 == 0 || id.0 == owner.0 || again || place >= CANDIDATES {
                 continue;
             }
             let Some(backend) = tables.backend(id) else { continue };

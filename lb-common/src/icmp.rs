@@ -61,7 +61,12 @@ pub fn echo<P: Packet>(packet: &mut P, inner: &Inner, at: usize) -> bool {
     let Some(icmp) = packet.get_mut::<Icmp>(at) else { return false };
     let old = pair(icmp.kind, icmp.code);
     icmp.kind = if inner.v6 { 129 } else { 0 };
-    icmp.checksum = checksum::update(icmp.checksum, old, pair(icmp.kind, icmp.code));
+    // Of a reply that is all zeros the sum is 0 and not 0xffff, and an update cannot tell them
+    // apart; for every other reply the two are the same (RFC 1624 section 3).
+    icmp.checksum = match checksum::update(icmp.checksum, old, pair(icmp.kind, icmp.code)) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
     let Some(ethernet) = packet.get_mut::<Ethernet>(0) else { return false };
     *ethernet = ethernet.swapped(ethernet.kind);
     true

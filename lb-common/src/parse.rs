@@ -3,12 +3,12 @@
 //!
 //! The address decides first: what is not for a VIP is never looked at any further.
 
-use crate::addr::v4_words;
+use crate::addr::{is_v4, v4_words};
 use crate::control::Control;
 use crate::hash;
 use crate::headers::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Ethernet, Extension,
-    Icmp, Ipv4, Ipv6, Tcp, Udp, Vlan, protocol, tcp_flag,
+    Icmp, Ipv4, Ipv6, Tcp, Udp, Vlan, Wire, protocol, tcp_flag,
 };
 use crate::packet::Packet;
 use crate::verdict::Outcome;
@@ -113,11 +113,28 @@ impl Here<'_> {
     }
 }
 
+/// A header at `at` that ends before the packet does: what is behind `end` is Ethernet's padding.
+#[inline(always)]
+fn header<T: Wire, P: Packet>(packet: &P, at: usize, end: usize) -> Option<&T> {
+    // In this order: behind the other check the compiler knows that this one holds, too, and
+    // leaves it out, which the verifier does not know.
+    let found = packet.get::<T>(at)?;
+    if at + size_of::<T>() > end {
+        return None;
+    }
+    Some(found)
+}
+
 /// Ports (source in the low half, as they lie in the packet) and meaning of a TCP or UDP header.
 #[inline(always)]
-fn ports<P: Packet>(packet: &P, at: usize, proto: u8) -> Result<(u32, Segment), Outcome> {
+fn ports<P: Packet>(
+    packet: &P,
+    at: usize,
+    end: usize,
+    proto: u8,
+) -> Result<(u32, Segment), Outcome> {
     if proto == protocol::TCP {
-        let tcp = packet.get::<Tcp>(at).ok_or(Outcome::Malformed)?;
+        let tcp = header::<Tcp, P>(packet, at, end).ok_or(Outcome::Malformed)?;
         let segment = if tcp.flags & (tcp_flag::FIN | tcp_flag::RST) != 0 {
             Segment::End
         } else if tcp.flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN {
@@ -127,7 +144,7 @@ fn ports<P: Packet>(packet: &P, at: usize, proto: u8) -> Result<(u32, Segment), 
         };
         Ok((tcp.ports, segment))
     } else if proto == protocol::UDP {
-        let udp = packet.get::<Udp>(at).ok_or(Outcome::Malformed)?;
+        let udp = header::<Udp, P>(packet, at, end).ok_or(Outcome::Malformed)?;
         Ok((udp.ports, Segment::Datagram))
     } else {
         Err(Outcome::Protocol)
@@ -158,7 +175,8 @@ fn v4<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     if ip.protocol == protocol::ICMP {
         return icmp_v4(packet, control, &here, inner, at);
     }
-    let (ports, segment) = match ports(packet, at, ip.protocol) {
+    let end = offset + length as usize;
+    let (ports, segment) = match ports(packet, at, end, ip.protocol) {
         Ok(found) => found,
         Err(outcome) => return Parsed::Done(outcome),
     };
@@ -176,7 +194,7 @@ fn extensions<P: Packet>(packet: &P, first: u8, at: usize) -> Result<(u8, usize)
     let mut next = first;
     let mut at = at;
     let mut walked = 0;
-    while walked < MAX_EXTENSIONS {
+    while walked <= MAX_EXTENSIONS {
         match next {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
                 let extension = packet.get::<Extension>(at).ok_or(Outcome::Malformed)?;
@@ -205,6 +223,10 @@ fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     let Some(here) = here(control, ip.destination) else {
         return Parsed::Done(Outcome::NotVip);
     };
+    // The index keeps IPv4 addresses v4-mapped; on the wire such a one is nobody's.
+    if is_v4(ip.destination) {
+        return Parsed::Done(Outcome::NotVip);
+    }
     let length = ip.payload_length.get() as usize + size_of::<Ipv6>();
     let first = ip.first.get();
     if first >> 28 != 6 || length > 0xffff || offset + length > packet.length() {
@@ -219,7 +241,7 @@ fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
     if proto == protocol::ICMPV6 {
         return icmp_v6(packet, control, &here, inner, at);
     }
-    let (ports, segment) = match ports(packet, at, proto) {
+    let (ports, segment) = match ports(packet, at, offset + length, proto) {
         Ok(found) => found,
         Err(outcome) => return Parsed::Done(outcome),
     };
@@ -233,9 +255,9 @@ fn v6<P: Packet>(packet: &P, control: &Control, offset: usize) -> Parsed {
 
 /// The quoted packet went from the VIP to the client: its flow is the reverse.
 #[inline(always)]
-fn quoted_ports<P: Packet>(packet: &P, at: usize) -> Option<u32> {
+fn quoted_ports<P: Packet>(packet: &P, at: usize, end: usize) -> Option<u32> {
     // RFC 792 promises eight bytes of the quoted transport header: as much as UDP has.
-    Some(packet.get::<Udp>(at)?.ports.rotate_left(16))
+    Some(header::<Udp, P>(packet, at, end)?.ports.rotate_left(16))
 }
 
 #[inline(always)]
@@ -246,7 +268,10 @@ fn icmp_v4<P: Packet>(
     inner: Inner,
     at: usize,
 ) -> Parsed {
-    let Some(icmp) = packet.get::<Icmp>(at) else { return Parsed::Done(Outcome::Malformed) };
+    let end = inner.offset as usize + inner.length as usize;
+    let Some(icmp) = header::<Icmp, P>(packet, at, end) else {
+        return Parsed::Done(Outcome::Malformed);
+    };
     match (icmp.kind, icmp.code) {
         (8, 0) => return Parsed::Echo(inner, at as u16),
         // Destination unreachable, time exceeded, parameter problem.
@@ -254,13 +279,18 @@ fn icmp_v4<P: Packet>(
         _ => return Parsed::Done(Outcome::Protocol),
     }
     let quote = at + size_of::<Icmp>();
-    let Some(ip) = packet.get::<Ipv4>(quote) else { return Parsed::Done(Outcome::Malformed) };
-    let header = (ip.version_ihl & 0xf) as usize * 4;
+    let Some(ip) = header::<Ipv4, P>(packet, quote, end) else {
+        return Parsed::Done(Outcome::Malformed);
+    };
+    let length = (ip.version_ihl & 0xf) as usize * 4;
+    if length < size_of::<Ipv4>() {
+        return Parsed::Done(Outcome::Malformed);
+    }
     let first = ip.fragment.get() & 0x1fff == 0;
     if v4_words(ip.source) != here.address.address || !first {
         return Parsed::Done(Outcome::IcmpUnmatched);
     }
-    let Some(ports) = quoted_ports(packet, quote + header) else {
+    let Some(ports) = quoted_ports(packet, quote + length, end) else {
         return Parsed::Done(Outcome::Malformed);
     };
     let Some(vip) = here.vip((ports >> 16) as u16, ip.protocol) else {
@@ -279,7 +309,10 @@ fn icmp_v6<P: Packet>(
     inner: Inner,
     at: usize,
 ) -> Parsed {
-    let Some(icmp) = packet.get::<Icmp>(at) else { return Parsed::Done(Outcome::Malformed) };
+    let end = inner.offset as usize + inner.length as usize;
+    let Some(icmp) = header::<Icmp, P>(packet, at, end) else {
+        return Parsed::Done(Outcome::Malformed);
+    };
     match (icmp.kind, icmp.code) {
         (128, 0) => return Parsed::Echo(inner, at as u16),
         // Destination unreachable, packet too big, time exceeded, parameter problem.
@@ -289,7 +322,9 @@ fn icmp_v6<P: Packet>(
         _ => return Parsed::Done(Outcome::Protocol),
     }
     let quote = at + size_of::<Icmp>();
-    let Some(ip) = packet.get::<Ipv6>(quote) else { return Parsed::Done(Outcome::Malformed) };
+    let Some(ip) = header::<Ipv6, P>(packet, quote, end) else {
+        return Parsed::Done(Outcome::Malformed);
+    };
     if { ip.source } != here.address.address {
         return Parsed::Done(Outcome::IcmpUnmatched);
     }
@@ -297,7 +332,7 @@ fn icmp_v6<P: Packet>(
         Ok(found) => found,
         Err(_) => return Parsed::Done(Outcome::IcmpUnmatched),
     };
-    let Some(ports) = quoted_ports(packet, at) else {
+    let Some(ports) = quoted_ports(packet, at, end) else {
         return Parsed::Done(Outcome::Malformed);
     };
     let Some(vip) = here.vip((ports >> 16) as u16, proto) else {

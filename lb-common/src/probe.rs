@@ -72,6 +72,7 @@ pub fn wrap<P: Packet>(
         owner: id,
         path: Path::Stateless,
         slot: 0,
+        current: id,
         generation: pool.tables[(pool.live & 1) as usize].generation,
         history: History::default(),
     };

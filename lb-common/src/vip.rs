@@ -4,6 +4,8 @@
 //! [`VipRoot`]); it chooses a multiplier with which every key lies within [`PROBES`] places of
 //! its hash, so a lookup is bounded and nearly always one cache line.
 
+use crate::headers::protocol;
+
 /// Places of the address table (at most a quarter is used).
 pub const ADDRESS_PLACES: usize = 16_384;
 /// Places of the port table, all addresses together.
@@ -146,8 +148,12 @@ impl VipIndex {
             }
             probe += 1;
         }
-        let tcp = key & 0xff_0000 == (crate::headers::protocol::TCP as u32) << 16;
-        let any = if tcp { address.any_tcp } else { address.any_udp };
+        // The protocol that an ICMP error quotes may be any other one.
+        let any = match (key >> 16) as u8 {
+            protocol::TCP => address.any_tcp,
+            protocol::UDP => address.any_udp,
+            _ => 0,
+        };
         if any == 0 {
             return None;
         }

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lb_common::backend::Outer;
 use serde::{Deserialize, Serialize};
 
 use self::text::duration_text;
 pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
 pub use self::words::{
-    BackendState, Encap, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Protocol, Tracking,
+    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Protocol, Tracking, ViaWord,
     XdpMode,
 };
 
@@ -25,14 +26,19 @@ mod words;
 
 /// Limits that the maps' layout sets; a configuration may ask for less, never for more.
 pub mod limits {
-    /// VIPs (address, protocol, port), and what `max_vips` may be at most.
-    pub const MAX_VIPS: u32 = 65_536;
+    use std::time::Duration;
+
+    /// VIPs (address, protocol, port), and what `max_vips` may be at most. The data plane counts
+    /// packets of no VIP as number 0.
+    #[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
+    pub const MAX_VIPS: u32 = lb_common::MAX_VIPS as u32 - 1;
     /// Pools, and what `max_pools` may be at most.
-    pub const MAX_POOLS: u32 = 4_096;
+    #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
+    pub const MAX_POOLS: u32 = lb_common::MAX_POOLS as u32;
     /// Backends over all pools: a slot keeps the id in 15 bits and 0 means none.
-    pub const MAX_BACKENDS: u32 = 32_767;
-    /// Flows the flow table may be given room for; it takes 16 bytes for each (1 GiB here).
-    pub const MAX_FLOWS: u32 = 67_108_864;
+    pub const MAX_BACKENDS: u32 = lb_common::MAX_BACKEND_ID as u32;
+    /// Flows the flow table may be given room for: its buckets take 1 GiB then.
+    pub const MAX_FLOWS: u32 = 33_554_432;
     /// Fewest flows worth a table.
     pub const MIN_FLOWS: u32 = 1_024;
     /// Slots of all pools together; each takes 10 bytes with its history (1.25 GiB here).
@@ -42,6 +48,10 @@ pub mod limits {
     pub const DEFAULT_SLOTS: u32 = 2 * 16 * 65_537;
     /// Tables a pool needs room for: the one in use and the one that will replace it.
     pub const TABLES_PER_POOL: u32 = 2;
+    /// The longest idle timeout: what a deadline in the flow table can tell apart.
+    pub const MAX_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+    // A tick is about a second; one tick is lost to rounding.
+    const _: () = assert!(MAX_IDLE.as_secs() < lb_common::control::Idle::MAX as u64);
     /// Bytes of an interface's name (IFNAMSIZ without its final zero).
     pub const MAX_INTERFACE_NAME: usize = 15;
     /// Bytes of the name of a node, pool, backend, VIP or health check.
@@ -55,7 +65,7 @@ pub struct Desired {
     pub node: Node,
     /// What is fixed when the programs and maps are created, and the defaults of the pools.
     pub dataplane: Dataplane,
-    /// Idle timeouts where a VIP has none of its own.
+    /// Idle timeouts: of TCP for every VIP, of UDP where a VIP has none of its own.
     pub flow_timeouts: FlowTimeouts,
     /// The pools by name.
     pub pools: BTreeMap<String, Pool>,
@@ -100,10 +110,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// The address a tunnel to `backend` starts from; `None` if the node has none of its family.
+    /// The address that a tunnel to a backend, or a probe to a VIP, starts from: the node's own of
+    /// the family of `destination`; `None` if it has none.
     #[must_use]
-    pub fn outer_source(&self, backend: IpAddr) -> Option<IpAddr> {
-        match Family::of(backend) {
+    pub fn outer_source(&self, destination: IpAddr) -> Option<IpAddr> {
+        match Family::of(destination) {
             Family::V4 => self.address.map(IpAddr::V4),
             Family::V6 => self.address6.map(IpAddr::V6),
         }
@@ -182,6 +193,14 @@ pub struct FlowTimeouts {
     pub udp: Duration,
 }
 
+/// The idle timeouts that a VIP can have of its own; TCP's are the same for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VipTimeouts {
+    /// UDP.
+    #[serde(with = "duration_text")]
+    pub udp: Duration,
+}
+
 /// A named set of backends with one lookup table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
@@ -240,10 +259,10 @@ pub struct Health {
     pub name: String,
     /// What a probe does.
     pub kind: HealthKind,
-    /// Which way a probe takes.
-    pub via: HealthVia,
     /// The port probed: its own, else the lowest port of the pool's VIPs (TCP before UDP).
     pub port: u16,
+    /// Which way it is probed.
+    pub via: Via,
     /// From one probe's start to the next.
     #[serde(with = "duration_text")]
     pub interval: Duration,
@@ -254,6 +273,30 @@ pub struct Health {
     pub rise: u32,
     /// Probes in a row that must fail to take it down; at least 1.
     pub fall: u32,
+}
+
+/// Which way a probe goes. In JSON `{"tunnel": "203.0.113.10"}` or `"direct"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// The way a client's packet goes, to this VIP address of the pool: proves encapsulation, next
+    /// hop, path, agent, the VIP on the backend, the listener, and the way back. The probe starts
+    /// from the node's address of this family, which the node has.
+    Tunnel(IpAddr),
+    /// To the backend's own address: proves that something listens there, and nothing of the
+    /// tunnel.
+    Direct,
+}
+
+impl Via {
+    /// The VIP that probes connect to; `None` if they go to the backends themselves.
+    #[must_use]
+    pub const fn vip(self) -> Option<IpAddr> {
+        match self {
+            Self::Tunnel(vip) => Some(vip),
+            Self::Direct => None,
+        }
+    }
 }
 
 /// An address, protocol and port that clients reach.
@@ -268,7 +311,7 @@ pub struct Vip {
     /// Which of its flows are remembered: TCP as its pool says, UDP `Always` or `Stateless`.
     pub tracking: Tracking,
     /// Its idle timeouts: its own, else the defaults.
-    pub flow_timeouts: FlowTimeouts,
+    pub flow_timeouts: VipTimeouts,
 }
 
 /// What tells VIPs apart. As text `203.0.113.10:443/tcp`, `[2001:db8::1]:any/udp`.
@@ -406,22 +449,18 @@ impl fmt::Display for Family {
     }
 }
 
-/// The most bytes an encap puts in front of the inner packet, outer IP header included.
+/// Bytes an encap puts in front of the inner packet, outer IP header included.
 ///
 /// What the path to a backend must carry is the inner packet plus this.
 #[must_use]
 pub const fn encap_overhead_bytes(encap: Encap, outer: Family) -> u16 {
-    const IPV4: u16 = 20;
-    const IPV6: u16 = 40;
-    // UDP, the GUE header, and the private data with the addresses of the candidates.
-    const GUE_V4: u16 = 36;
-    const GUE_V6: u16 = 84;
-    match (encap, outer) {
-        (Encap::Ipip, Family::V4) => IPV4,
-        (Encap::Ipip, Family::V6) => IPV6,
-        (Encap::Gue, Family::V4) => IPV4 + GUE_V4,
-        (Encap::Gue, Family::V6) => IPV6 + GUE_V6,
-    }
+    let outer = match (encap, outer) {
+        (Encap::Ipip, Family::V4) => Outer::IpipV4,
+        (Encap::Ipip, Family::V6) => Outer::IpipV6,
+        (Encap::Gue, Family::V4) => Outer::GueV4,
+        (Encap::Gue, Family::V6) => Outer::GueV6,
+    };
+    outer.overhead()
 }
 
 #[cfg(test)]

@@ -33,11 +33,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-/// The sizes a table may have, in slots: primes, ascending, each about twice the one before.
-pub const PRIMES: [u32; 16] = [
-    251, 509, 1_021, 2_039, 4_093, 8_191, 16_381, 32_749, 65_537, 131_071, 262_139, 524_287,
-    655_373, 1_048_573, 2_097_143, 5_000_011,
-];
+use crate::primes::PRIMES;
 
 /// The largest weight of a member.
 pub const WEIGHT_MAX: u32 = 65_535;

@@ -150,7 +150,7 @@ pub fn refusals(old: &Desired, new: &Desired) -> Vec<String> {
 #[must_use]
 pub fn wants_tunnel(desired: &Desired) -> bool {
     let mut checks = desired.pools.values().filter_map(|pool| pool.health.as_ref());
-    checks.any(|check| check.via == crate::desired::HealthVia::Tunnel)
+    checks.any(|check| check.via != crate::desired::Via::Direct)
 }
 
 fn after_path(desired: &Desired) -> String {

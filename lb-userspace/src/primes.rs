@@ -2,7 +2,7 @@
 //!
 //! Maglev wants a prime, so that every backend's walk over the table visits every slot. Any prime
 //! would do; a short list keeps tables of equal size comparable between load balancers and lets a
-//! diagnostic name the next one. Pure data: `config` checks against it, `maglev` relies on it.
+//! diagnostic name the next one. Pure data: `config` checks against it, `maglev` tries it.
 
 /// The size of a table where nothing else is asked for.
 pub const DEFAULT: u32 = 65_537;
@@ -20,12 +20,6 @@ pub const LARGEST: u32 = PRIMES[PRIMES.len() - 1];
 #[must_use]
 pub fn is_allowed(slots: u32) -> bool {
     PRIMES.binary_search(&slots).is_ok()
-}
-
-/// The smallest allowed size of at least `slots` slots; `None` if there is none.
-#[must_use]
-pub fn at_least(slots: u64) -> Option<u32> {
-    PRIMES.into_iter().find(|prime| u64::from(*prime) >= slots)
 }
 
 /// The allowed size closest to `slots`; of two equally close the larger.
@@ -54,12 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_found() {
-        let cases = [(0, 251), (65_536, 65_537), (65_537, 65_537), (65_538, 131_071)];
-        for (slots, expected) in cases {
-            assert_eq!(at_least(slots), Some(expected), "at least {slots}");
-        }
-        assert_eq!(at_least(5_000_012), None);
+    fn the_nearest_size_is_found() {
         let cases = [(0, 251), (65_536, 65_537), (98_304, 131_071), (u64::MAX, LARGEST)];
         for (slots, expected) in cases {
             assert_eq!(nearest(slots), expected, "nearest to {slots}");

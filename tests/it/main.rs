@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod program;

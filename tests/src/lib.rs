@@ -7,3 +7,4 @@ pub mod demo;
 pub mod flows;
 pub mod lab;
 pub mod openmetrics;
+pub mod packet;

@@ -41,9 +41,9 @@ fn run(args: &Args) -> Result<u8> {
 
 /// Takes the program off its interfaces, and removes everything that was pinned.
 async fn unload(pin_path: &Path) -> Result<u8> {
+    refuse_other_file_systems(pin_path).await?;
     // A running lbd would go on writing into maps that nobody reads.
     let _lock = PinLock::take(Path::new(DIRECTORY), pin_path)?;
-    refuse_other_file_systems(pin_path).await?;
     let removed = Dataplane::unload(pin_path)?;
     let mut out = io::stdout();
     if removed.is_empty() {

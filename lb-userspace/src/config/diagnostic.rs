@@ -134,7 +134,9 @@ ids! {
     Error NotForProtocol = "not-for-protocol", "A VIP sets what its protocol does not have.";
     Error HealthWithoutPort = "health-without-port", "Nothing says which port to probe.";
     Error TunnelWithoutVip = "tunnel-without-vip",
-        "Probes go through the tunnel, and the pool has no TCP VIP with their port.";
+        "Probes shall go through the tunnel, and the pool has no TCP VIP with their port.";
+    Error TunnelWithoutSource = "tunnel-without-source",
+        "Probes shall go through the tunnel, and the node has no address of the VIP's family.";
     Error SecretUnreadable = "secret-unreadable", "The secret file cannot be read.";
     Error SecretFormat = "secret-format", "The secret file does not hold 32 hex digits.";
     Error SecretPermissions = "secret-permissions", "Others than its owner can read the secret.";

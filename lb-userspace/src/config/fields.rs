@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{At, Finding, Id};
-use super::schema::{Key, Need, Section};
+use super::schema::{Key, Need, SECTIONS, Section};
 use super::values::Wrong;
 
 /// A value and its place.
@@ -117,10 +117,15 @@ impl<'t> Fields<'_, 't> {
     fn known_keys(&mut self) {
         let known: Vec<&str> = self.section.keys.iter().map(|key| key.name).collect();
         for key in self.table.keys() {
-            if !known.contains(&key.get_ref().as_ref()) {
-                let title = format!("{} has no key `{}`", self.what, key.get_ref());
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                let title = format!("{} has no key `{name}`", self.what);
                 let finding = Finding::new(Id::UnknownKey, title, self.at(key.span()), "");
-                self.findings.push(finding.suggest_or_list(key.get_ref(), &known));
+                let finding = finding.suggest_or_list(name, &known);
+                self.findings.push(match only_section_with(name) {
+                    Some(section) => finding.help(format!("`{name}` is a key of `{section}`")),
+                    None => finding,
+                });
             }
         }
     }
@@ -245,6 +250,13 @@ impl<'t> Fields<'_, 't> {
         }
         whole
     }
+}
+
+/// The one section that has a key of this name; `None` if there is none, or more than one.
+fn only_section_with(name: &str) -> Option<&'static str> {
+    let mut sections = SECTIONS.iter().filter(|section| section.key(name).is_some());
+    let first = sections.next()?;
+    sections.next().is_none().then_some(first.header)
 }
 
 /// A table without keys, for sections that are not in the file.

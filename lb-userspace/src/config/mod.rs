@@ -19,6 +19,7 @@ pub mod diagnostic;
 mod fields;
 pub mod files;
 mod pools;
+mod probes;
 #[cfg(test)]
 mod properties;
 mod raw;

@@ -9,17 +9,15 @@ use std::time::Duration;
 
 use super::diagnostic::{At, Finding, Id};
 use super::fields::Item;
-use super::raw::{self, Backend, Pool, Raw};
-use super::validate::{
-    Names, OwnAddresses, check_known, check_size, check_unique, check_usable, probe_ports,
-};
+use super::probes::{Probes, check_probe};
+use super::raw::{Backend, Pool, Raw};
+use super::validate::{Names, OwnAddresses, check_size, check_unique, check_usable};
 use super::values::{grouped, literal};
-use crate::desired::{BackendState, Family, HealthVia, Port, Protocol, format_duration};
-use crate::primes;
+use crate::desired::{BackendState, Family, format_duration};
+use crate::{maglev, primes};
 
-/// The smallest share that is not warned about: a share is whole slots, so one of 100 slots is
-/// met to 1 %, and half of it to 2 %.
-const MIN_SHARE_SLOTS: u64 = 100;
+/// How far a share may be from what its weight says.
+const TOLERANCE_PERCENT: u32 = maglev::SHARE_TOLERANCE_PER_MILLE / 10;
 
 /// A handshake must not straddle a change: its SYN is sent again after 1 s and after 3 s in all
 /// (RFC 6298, section 2), and may meet another load balancer each time.
@@ -34,7 +32,7 @@ pub(super) fn check_pools(
     own: &OwnAddresses,
     findings: &mut Vec<Finding>,
 ) {
-    let probe_ports = probe_ports(raw);
+    let probes = Probes::new(raw);
     let mut names: BTreeMap<&str, At> = BTreeMap::new();
     for pool in &raw.pools {
         if let Some(name) = &pool.name {
@@ -45,8 +43,7 @@ pub(super) fn check_pools(
             let title = format!("no VIP uses pool `{name}`");
             findings.push(Finding::new(Id::UnusedPool, title, own.at, ""));
         }
-        let port = probe_ports.get(name).copied();
-        check_probe(raw, pool, name, known, port, findings);
+        check_probe(raw, pool, name, known, &probes, findings);
         check_times(pool, name, findings);
         if let Some(size) = &pool.maglev_size {
             check_size(size, &format!("of pool `{name}`"), findings);
@@ -55,58 +52,6 @@ pub(super) fn check_pools(
         check_backends(raw, &backends.value, name, own, findings);
         check_shares(raw, pool, backends, name, findings);
     }
-}
-
-fn check_probe(
-    raw: &Raw,
-    pool: &Pool,
-    name: &str,
-    known: &Names<'_>,
-    port: Option<u16>,
-    findings: &mut Vec<Finding>,
-) {
-    let Some(health) = &pool.health else { return };
-    let title = format!("pool `{name}` names a health check that does not exist");
-    check_known(Id::UnknownHealth, title, "health check", health, &known.healths, findings);
-    let check = raw.healths.iter().find(|check| check.name.value == health.value);
-    if check.is_some_and(|check| check.port.is_none()) && port.is_none() {
-        let title = format!("nothing says at which port to probe the backends of pool `{name}`");
-        let finding = Finding::new(Id::HealthWithoutPort, title, health.at, "")
-            .help(format!("set `port` in `[health.{}]`", health.value))
-            .help("without it the lowest port of the pool's VIPs is probed, and it has none");
-        findings.push(finding);
-    }
-    check_tunnel(raw, name, health, port, findings);
-}
-
-/// A probe through the tunnel is a client's connection to a VIP of the pool.
-fn check_tunnel(
-    raw: &Raw,
-    name: &str,
-    health: &Item<String>,
-    vip_port: Option<u16>,
-    findings: &mut Vec<Finding>,
-) {
-    let Some(check) = raw.healths.iter().find(|check| check.name.value == health.value) else {
-        return;
-    };
-    let Some(via) = check.via.as_ref().filter(|via| via.value == HealthVia::Tunnel) else { return };
-    let Some(port) = check.port.as_ref().map(|port| port.value).or(vip_port) else { return };
-    let leads_here = |vip: &&raw::Vip| {
-        vip.pool.as_ref().is_some_and(|pool| pool.value == name)
-            && vip.protocol.as_ref().is_some_and(|it| it.value == Protocol::Tcp)
-    };
-    if !raw.vips.iter().filter(leads_here).any(|vip| serves(vip, port)) {
-        let title = format!("pool `{name}` has no TCP VIP on port {port} to probe");
-        let finding = Finding::new(Id::TunnelWithoutVip, title, via.at, "")
-            .beside(health.at, "this pool is probed")
-            .help("set `port` to a TCP port of the pool's VIPs, or `via = \"direct\"`");
-        findings.push(finding);
-    }
-}
-
-fn serves(vip: &raw::Vip, port: u16) -> bool {
-    vip.ports.iter().any(|it| it.value == Port::Any || it.value == Port::Exact(port))
 }
 
 fn check_times(pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
@@ -227,44 +172,49 @@ fn check_shares(
     let size = pool.maglev_size.as_ref();
     let size = size.or(raw.dataplane.as_ref().and_then(|dataplane| dataplane.maglev_size.as_ref()));
     if let Some(size) = size.filter(|size| primes::is_allowed(size.value)) {
-        check_smallest_share(size, &backends.value, name, findings);
+        check_rounding(size, &backends.value, name, findings);
     }
 }
 
-/// Warns if the backend with the smallest weight gets so few slots that rounding shows. Drained
-/// backends count, for they may come back.
-fn check_smallest_share(
-    size: &Item<u32>,
-    backends: &[Backend],
-    pool: &str,
-    findings: &mut Vec<Finding>,
-) {
-    let weight = |backend: &Backend| backend.weight.as_ref().map_or(0, |w| u64::from(w.value));
-    let total: u64 = backends.iter().map(weight).sum();
-    let smallest = backends.iter().filter(|backend| weight(backend) > 0).min_by_key(|b| weight(b));
-    let Some(smallest) = smallest else { return };
-    let slots = u64::from(size.value) * weight(smallest) / total;
-    if slots >= MIN_SHARE_SLOTS {
+/// Warns if rounding to whole slots shows in a share. Drained backends count, for they may come
+/// back.
+fn check_rounding(size: &Item<u32>, backends: &[Backend], pool: &str, findings: &mut Vec<Finding>) {
+    let weight = |backend: &Backend| backend.weight.as_ref().map_or(0, |w| u32::from(w.value));
+    let weights: Vec<u32> = backends.iter().map(weight).collect();
+    if maglev::is_sufficient(&weights, size.value) {
         return;
     }
-    let needed = (MIN_SHARE_SLOTS * total).div_ceil(weight(smallest));
-    let title = format!("pool `{pool}` has too few slots for its weights");
-    let name = smallest.name.as_ref().map_or("this", |name| name.value.as_str());
-    let of = grouped(size.value);
-    let label = match slots {
-        0 => format!("`{name}` would get none or one of {of} slots"),
-        _ => format!("`{name}` would get {} of {of} slots", grouped(slots)),
+    let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let shares = backends.iter().zip(&weights).zip(maglev::quotas(&weights, size.value));
+    let off = |weight: u32, slots: u32| {
+        let ideal = f64::from(weight) * f64::from(size.value) / total as f64;
+        (f64::from(slots) / ideal - 1.0) * 100.0
     };
-    let at = smallest.weight.as_ref().filter(|weight| weight.given).map(|weight| weight.at);
-    let finding = Finding::new(Id::MaglevTooSmall, title, at.unwrap_or(smallest.at), label);
+    let shares = shares.filter(|((_, weight), _)| **weight > 0);
+    let shares = shares.map(|((backend, weight), slots)| (backend, slots, off(*weight, slots)));
+    let worst = shares.max_by(|(.., a), (.., b)| a.abs().total_cmp(&b.abs()));
+    let Some((worst, slots, off)) = worst else { return };
+    let title = format!("pool `{pool}` has too few slots for its weights");
+    let name = worst.name.as_ref().map_or("this", |name| name.value.as_str());
+    let of = grouped(size.value);
+    let than = if off > 0.0 { "more" } else { "less" };
+    let label = match slots {
+        0 => format!("`{name}` would get none of {of} slots"),
+        _ => format!(
+            "`{name}` would get {} of {of} slots, {:.1} % {than} than its weight says",
+            grouped(slots),
+            off.abs()
+        ),
+    };
+    let at = worst.weight.as_ref().filter(|weight| weight.given).map(|weight| weight.at);
+    let finding = Finding::new(Id::MaglevTooSmall, title, at.unwrap_or(worst.at), label);
     let finding = match size.given {
         true => finding.beside(size.at, "`maglev_size`"),
         false => finding,
     };
-    findings.push(match primes::at_least(needed) {
+    findings.push(match maglev::smallest_sufficient_prime(&weights) {
         Some(prime) => finding.help(format!(
-            "set `maglev_size = {}`: then each backend gets {MIN_SHARE_SLOTS} slots or more, and \
-             its share is exact to 1 %",
+            "set `maglev_size = {}`: then each share is within {TOLERANCE_PERCENT} % of its weight",
             literal(prime)
         )),
         None => finding.help("no size is large enough; use weights closer to each other"),

@@ -13,9 +13,9 @@ use proptest::sample::{Index, select};
 use super::tests::load_text;
 use super::{Loaded, reference};
 use crate::desired::{
-    Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind,
-    HealthVia, Log, LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6,
-    Protocol, Tracking, Vip, VipKey, XdpMode, format_duration, limits,
+    Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
+    LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
+    Via, Vip, VipKey, VipTimeouts, XdpMode, format_duration, limits,
 };
 use crate::primes;
 
@@ -24,7 +24,7 @@ fn duration(seconds: Range<u64>) -> impl Strategy<Value = Duration> {
 }
 
 fn timeouts() -> impl Strategy<Value = FlowTimeouts> {
-    (duration(1..100), duration(1..86_000), duration(1..100), duration(1..4_000)).prop_map(
+    (duration(1..100), duration(1..7_200), duration(1..100), duration(1..7_200)).prop_map(
         |(tcp_half_open, tcp_established, tcp_closing, udp)| FlowTimeouts {
             tcp_half_open,
             tcp_established,
@@ -34,14 +34,19 @@ fn timeouts() -> impl Strategy<Value = FlowTimeouts> {
     )
 }
 
+/// Ports of VIPs and probes, often the same.
+fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(80), 1..=u16::MAX]
+}
+
 fn health() -> impl Strategy<Value = Health> {
-    (1..u16::MAX, duration(2..60), duration(1..2), 1..=100_u32, 1..=100_u32).prop_map(
+    (port(), duration(2..60), duration(1..2), 1..=100_u32, 1..=100_u32).prop_map(
         |(port, interval, timeout, rise, fall)| Health {
             // One check for each pool; the name follows from the pool's.
             name: String::new(),
             kind: HealthKind::Tcp,
-            via: HealthVia::Direct,
             port,
+            via: Via::Direct,
             interval,
             timeout,
             rise,
@@ -61,7 +66,7 @@ fn backends(list: Vec<(bool, u16, BackendState)>) -> BTreeMap<String, Backend> {
         let [high, low] = number.to_be_bytes();
         let address = match v6 {
             true => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, number)),
-            false => IpAddr::V4(Ipv4Addr::new(10, 1, high, low)),
+            false => IpAddr::V4(Ipv4Addr::new(198, 19, high, low)),
         };
         let name = format!("b{number}");
         (name.clone(), Backend { name, address, weight, state })
@@ -109,11 +114,11 @@ fn pools() -> impl Strategy<Value = BTreeMap<String, Pool>> {
     })
 }
 
-type VipSeed = (u8, bool, Option<u16>, bool, Index, bool, FlowTimeouts);
+type VipSeed = (u8, bool, Option<u16>, bool, Index, bool, Duration);
 
 fn vip_seed() -> impl Strategy<Value = VipSeed> {
-    let port = prop::option::of(1..=u16::MAX);
-    (1..9_u8, any::<bool>(), port, any::<bool>(), any::<Index>(), any::<bool>(), timeouts())
+    let port = prop::option::of(port());
+    (1..9_u8, any::<bool>(), port, any::<bool>(), any::<Index>(), any::<bool>(), duration(1..7_200))
 }
 
 fn vips(
@@ -123,7 +128,7 @@ fn vips(
 ) -> BTreeMap<VipKey, Vip> {
     let mut vips = BTreeMap::new();
     let names: Vec<&Pool> = pools.values().collect();
-    for (index, (number, v6, port, tcp, pool, stateless, own)) in seeds.into_iter().enumerate() {
+    for (index, (number, v6, port, tcp, pool, stateless, udp)) in seeds.into_iter().enumerate() {
         if names.is_empty() {
             break;
         }
@@ -133,18 +138,39 @@ fn vips(
             false => IpAddr::V4(Ipv4Addr::new(203, 0, 113, number)),
         };
         let protocol = if tcp { Protocol::Tcp } else { Protocol::Udp };
-        let (tracking, flow_timeouts) = match protocol {
-            Protocol::Tcp => (pool.tracking, FlowTimeouts { udp: defaults.udp, ..own }),
-            Protocol::Udp if stateless => {
-                (Tracking::Stateless, FlowTimeouts { udp: own.udp, ..defaults })
-            }
-            Protocol::Udp => (Tracking::Always, FlowTimeouts { udp: own.udp, ..defaults }),
+        let (tracking, udp) = match protocol {
+            Protocol::Tcp => (pool.tracking, defaults.udp),
+            Protocol::Udp if stateless => (Tracking::Stateless, udp),
+            Protocol::Udp => (Tracking::Always, udp),
         };
+        let flow_timeouts = VipTimeouts { udp };
         let key = VipKey { address, protocol, port: port.map_or(Port::Any, Port::Exact) };
         let (name, pool) = (format!("vip{index}"), pool.name.clone());
         vips.insert(key, Vip { name, key, pool, tracking, flow_timeouts });
     }
     vips
+}
+
+/// The same pools, those whose number has its bit set probed through the tunnel if they can be.
+fn tunnelled(
+    mut pools: BTreeMap<String, Pool>,
+    vips: &BTreeMap<VipKey, Vip>,
+    chosen: u8,
+) -> BTreeMap<String, Pool> {
+    for (index, pool) in pools.values_mut().enumerate().filter(|(i, _)| chosen >> i & 1 == 1) {
+        let Some(health) = &mut pool.health else { continue };
+        let exact = |key: &VipKey| VipKey { port: Port::Exact(health.port), ..*key };
+        let reached = |key: &VipKey| {
+            let any = key.port == Port::Any && !vips.contains_key(&exact(key));
+            key.protocol == Protocol::Tcp && (any || *key == exact(key))
+        };
+        let name = format!("pool{index}");
+        let own = vips.values().filter(|vip| vip.pool == name).map(|vip| &vip.key);
+        if let Some(key) = own.filter(|key| reached(key)).min_by_key(|key| key.address) {
+            health.via = Via::Tunnel(key.address);
+        }
+    }
+    pools
 }
 
 fn dataplane() -> impl Strategy<Value = Dataplane> {
@@ -161,7 +187,7 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
                 xdp_mode,
                 encap,
                 gue_port,
-                ipip_source: Prefix4 { address: (v4 >> 8 | 10 << 24).into(), length: length4 }
+                ipip_source: Prefix4 { address: (v4 >> 8 | 198 << 24).into(), length: length4 }
                     .masked(),
                 ipip_source6: Prefix6 {
                     address: (v6 >> 16 | 0x2001 << 112).into(),
@@ -181,26 +207,31 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
 }
 
 fn desired() -> impl Strategy<Value = Desired> {
-    let rest = (dataplane(), timeouts(), prop::option::of(1..=u16::MAX), any::<bool>());
+    let rest =
+        (dataplane(), timeouts(), prop::option::of(1..=u16::MAX), any::<bool>(), any::<u8>());
     (pools(), prop::collection::vec(vip_seed(), 0..12), rest).prop_map(
-        |(pools, seeds, (dataplane, flow_timeouts, metrics, group))| Desired {
-            node: Node {
-                name: "lb-1".to_owned(),
-                pop: "fra1".to_owned(),
-                address: Some(Ipv4Addr::new(192, 0, 2, 11)),
-                address6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11)),
-                secret_file: PathBuf::from("/etc/lb/secret"),
-            },
-            dataplane,
-            flow_timeouts,
-            vips: vips(seeds, &pools, flow_timeouts),
-            pools,
-            api: Api {
-                socket: PathBuf::from("/run/lb/lbd.sock"),
-                group: group.then(|| "lb".to_owned()),
-            },
-            metrics: metrics.map(|port| Metrics { listen: ([127, 0, 0, 1], port).into() }),
-            log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+        |(pools, seeds, (dataplane, flow_timeouts, metrics, group, chosen))| {
+            let vips = vips(seeds, &pools, flow_timeouts);
+            let pools = tunnelled(pools, &vips, chosen);
+            Desired {
+                node: Node {
+                    name: "lb-1".to_owned(),
+                    pop: "fra1".to_owned(),
+                    address: Some(Ipv4Addr::new(192, 0, 2, 11)),
+                    address6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11)),
+                    secret_file: PathBuf::from("/etc/lb/secret"),
+                },
+                dataplane,
+                flow_timeouts,
+                vips,
+                pools,
+                api: Api {
+                    socket: PathBuf::from("/run/lb/lbd.sock"),
+                    group: group.then(|| "lb".to_owned()),
+                },
+                metrics: metrics.map(|port| Metrics { listen: ([127, 0, 0, 1], port).into() }),
+                log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+            }
         },
     )
 }
@@ -248,7 +279,8 @@ fn pool_toml(pool: &Pool) -> String {
     let mut text = String::new();
     if let Some(health) = &pool.health {
         text += &format!("[health.{}]\nkind = \"tcp\"\nport = {}\n", health.name, health.port);
-        text += &format!("interval = \"{}\"\n", t(health.interval));
+        let via = if health.via == Via::Direct { "direct" } else { "tunnel" };
+        text += &format!("via = \"{via}\"\ninterval = \"{}\"\n", t(health.interval));
         text += &format!("timeout = \"{}\"\n", t(health.timeout));
         text += &format!("rise = {}\nfall = {}\n", health.rise, health.fall);
     }
@@ -269,8 +301,6 @@ fn pool_toml(pool: &Pool) -> String {
 }
 
 fn vip_toml(vip: &Vip) -> String {
-    let t = format_duration;
-    let timeouts = &vip.flow_timeouts;
     let VipKey { address, protocol, port } = vip.key;
     let mut text = format!("[[vip]]\nname = {:?}\naddress = \"{address}\"\n", vip.name);
     text += &match port {
@@ -278,18 +308,12 @@ fn vip_toml(vip: &Vip) -> String {
         Port::Exact(port) => format!("ports = [{port}]\n"),
     };
     text += &format!("protocol = \"{protocol}\"\npool = {:?}\n", vip.pool);
-    match protocol {
-        Protocol::Udp => {
-            text += &format!("tracking = \"{}\"\n", vip.tracking);
-            text + &format!("flow_timeout = {{ udp = \"{}\" }}", t(timeouts.udp))
-        }
-        Protocol::Tcp => {
-            text += &format!("flow_timeout.tcp_half_open = \"{}\"\n", t(timeouts.tcp_half_open));
-            text +=
-                &format!("flow_timeout.tcp_established = \"{}\"\n", t(timeouts.tcp_established));
-            text + &format!("flow_timeout.tcp_closing = \"{}\"", t(timeouts.tcp_closing))
-        }
+    if protocol == Protocol::Udp {
+        let timeout = format_duration(vip.flow_timeouts.udp);
+        text += &format!("tracking = \"{}\"\n", vip.tracking);
+        text += &format!("flow_timeout = {{ udp = \"{timeout}\" }}\n");
     }
+    text
 }
 
 proptest! {

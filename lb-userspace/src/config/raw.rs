@@ -15,8 +15,8 @@ use super::fields::{Field, Fields, Item, empty};
 use super::schema::{self, Key};
 use super::values::{self, Wrong};
 use crate::desired::{
-    BackendState, Encap, Family, HealthKind, HealthVia, LogFormat, LogLevel, OnDown, Port, Prefix4,
-    Prefix6, Protocol, Tracking, XdpMode,
+    BackendState, Encap, Family, HealthKind, LogFormat, LogLevel, OnDown, Port, Prefix4, Prefix6,
+    Protocol, Tracking, ViaWord, XdpMode,
 };
 
 /// Everything that was read.
@@ -62,7 +62,7 @@ pub(super) struct Dataplane {
     pub(super) pin_path: Field<PathBuf>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Timeouts {
     pub(super) tcp_half_open: Field<Duration>,
     pub(super) tcp_established: Field<Duration>,
@@ -74,8 +74,8 @@ pub(super) struct Timeouts {
 pub(super) struct Health {
     pub(super) name: Item<String>,
     pub(super) kind: Field<HealthKind>,
-    pub(super) via: Field<HealthVia>,
     pub(super) port: Field<u16>,
+    pub(super) via: Field<ViaWord>,
     pub(super) interval: Field<Duration>,
     pub(super) timeout: Field<Duration>,
     pub(super) rise: Field<u32>,
@@ -114,7 +114,8 @@ pub(super) struct Vip {
     pub(super) ports: Vec<Item<Port>>,
     pub(super) pool: Field<String>,
     pub(super) tracking: Field<Tracking>,
-    pub(super) timeouts: Timeouts,
+    /// UDP's, out of its `flow_timeout`.
+    pub(super) udp_timeout: Field<Duration>,
 }
 
 #[derive(Debug)]
@@ -261,8 +262,8 @@ fn health(name: Item<String>, mut fields: Fields<'_, '_>) -> Health {
     Health {
         name,
         kind: fields.get("kind", kind),
-        via: fields.get("via", values::word),
         port: fields.get("port", values::integer),
+        via: fields.get("via", values::word),
         interval: fields.get("interval", values::duration),
         timeout: fields.get("timeout", values::duration),
         rise: fields.get("rise", values::integer),
@@ -309,16 +310,14 @@ fn vip(mut fields: Fields<'_, '_>) -> Vip {
         ports: ports(&mut fields),
         pool: fields.get("pool", values::text),
         tracking: fields.get("tracking", values::word),
-        timeouts: vip_timeouts(&mut fields),
+        udp_timeout: udp_timeout(&mut fields),
     }
 }
 
-fn vip_timeouts(fields: &mut Fields<'_, '_>) -> Timeouts {
+fn udp_timeout(fields: &mut Fields<'_, '_>) -> Field<Duration> {
     let what = format!("`flow_timeout` of {}", fields.what);
-    match fields.table("flow_timeout") {
-        Some((table, at)) => timeouts(fields.child(&schema::VIP_TIMEOUT, table, at, what)),
-        None => Timeouts::default(),
-    }
+    let (table, at) = fields.table("flow_timeout")?;
+    fields.child(&schema::VIP_TIMEOUT, table, at, what).get("udp", values::duration)
 }
 
 fn ports(fields: &mut Fields<'_, '_>) -> Vec<Item<Port>> {

@@ -68,8 +68,8 @@ pub fn markdown() -> String {
     text.push_str(&primes::PRIMES.map(grouped).join(" · "));
     text.push_str(
         ".\n\nA share of the table is a whole number of slots, so a backend gets what its \
-         weight says to within one slot. `maglev-too-small` warns when the smallest share is \
-         below 100 slots, where one slot is more than 1 %, and names the size to choose.\n",
+         weight says to within one slot. `maglev-too-small` warns when that leaves a share more \
+         than 1 % off, and names the smallest size at which none is.\n",
     );
     for (severity, title) in [(Severity::Error, "Errors"), (Severity::Warning, "Warnings")] {
         text.push_str(&format!("\n## {title}\n\n| id | meaning |\n| --- | --- |\n"));

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use super::fields::Field;
+use super::probes::Probes;
 use super::raw::{self, Raw};
-use super::validate::probe_ports;
 use crate::desired::{
-    Api, Backend, Dataplane, Desired, FlowTimeouts, Health, Log, Metrics, Node, Pool, Port,
-    Protocol, Tracking, Vip, VipKey, limits,
+    Api, Backend, Dataplane, Desired, Family, FlowTimeouts, Health, Log, Metrics, Node, Pool, Port,
+    Protocol, Tracking, Via, ViaWord, Vip, VipKey, VipTimeouts, limits,
 };
 
 /// A field's value; `None` only if a finding says why.
@@ -22,10 +22,10 @@ fn value<T: Clone>(field: &Field<T>) -> Option<T> {
 pub(super) fn resolve(raw: &Raw) -> Option<Desired> {
     let flow_timeouts = default_timeouts(raw.flow_timeouts.as_ref()?)?;
     let dataplane = raw.dataplane.as_ref()?;
-    let probe_ports = probe_ports(raw);
+    let probes = Probes::new(raw);
     let mut pools = BTreeMap::new();
     for pool in &raw.pools {
-        let pool = resolve_pool(raw, dataplane, pool, &probe_ports)?;
+        let pool = resolve_pool(raw, dataplane, pool, &probes)?;
         pools.insert(pool.name.clone(), pool);
     }
     let mut vips = BTreeMap::new();
@@ -104,7 +104,7 @@ fn resolve_pool(
     raw: &Raw,
     dataplane: &raw::Dataplane,
     pool: &raw::Pool,
-    probe_ports: &BTreeMap<&str, u16>,
+    probes: &Probes<'_>,
 ) -> Option<Pool> {
     let name = value(&pool.name)?;
     let mut backends = BTreeMap::new();
@@ -119,9 +119,7 @@ fn resolve_pool(
     }
     Some(Pool {
         health: match &pool.health {
-            Some(health) => {
-                Some(resolve_health(raw, &health.value, probe_ports.get(name.as_str()).copied())?)
-            }
+            Some(health) => Some(resolve_health(raw, &health.value, &name, probes)?),
             None => None,
         },
         encap: value(&pool.encap).or(value(&dataplane.encap))?,
@@ -136,13 +134,21 @@ fn resolve_pool(
     })
 }
 
-fn resolve_health(raw: &Raw, name: &str, vip_port: Option<u16>) -> Option<Health> {
+fn resolve_health(raw: &Raw, name: &str, pool: &str, probes: &Probes<'_>) -> Option<Health> {
     let health = raw.healths.iter().find(|health| health.name.value == name)?;
+    let port = value(&health.port).or(probes.port(pool))?;
+    let families = &raw.node.as_ref()?.families;
+    let vip = probes.vips(pool, port).find(|vip| families.contains(&Family::of(*vip)));
+    let via = match (value(&health.via), vip) {
+        (None | Some(ViaWord::Tunnel), Some(vip)) => Via::Tunnel(vip),
+        (None, None) | (Some(ViaWord::Direct), _) => Via::Direct,
+        (Some(ViaWord::Tunnel), None) => return None,
+    };
     Some(Health {
         name: name.to_owned(),
         kind: value(&health.kind)?,
-        via: value(&health.via)?,
-        port: value(&health.port).or(vip_port)?,
+        port,
+        via,
         interval: value(&health.interval)?,
         timeout: value(&health.timeout)?,
         rise: value(&health.rise)?,
@@ -162,17 +168,11 @@ fn resolve_vip(
         Protocol::Tcp => pools.get(&pool)?.tracking,
         Protocol::Udp => value(&block.tracking).unwrap_or(Tracking::Always),
     };
-    let own = &block.timeouts;
     Some(Vip {
         name: value(&block.name)?,
         key: VipKey { address: value(&block.address)?, protocol, port },
         pool,
         tracking,
-        flow_timeouts: FlowTimeouts {
-            tcp_half_open: value(&own.tcp_half_open).unwrap_or(defaults.tcp_half_open),
-            tcp_established: value(&own.tcp_established).unwrap_or(defaults.tcp_established),
-            tcp_closing: value(&own.tcp_closing).unwrap_or(defaults.tcp_closing),
-            udp: value(&own.udp).unwrap_or(defaults.udp),
-        },
+        flow_timeouts: VipTimeouts { udp: value(&block.udp_timeout).unwrap_or(defaults.udp) },
     })
 }

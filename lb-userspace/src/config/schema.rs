@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::values::{literal, or_list};
 use crate::desired::{
-    BackendState, Encap, HealthVia, LogFormat, LogLevel, OnDown, Protocol, XdpMode,
-    format_duration, limits,
+    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, ViaWord, XdpMode, format_duration,
+    limits,
 };
 
 /// What a key's value may be.
@@ -127,7 +127,8 @@ const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const PORT: Kind = count(65_535);
 const ENCAP: Kind = Kind::Word(Encap::WORDS);
 /// Ages in the flow table count seconds, so nothing shorter can be told apart.
-const IDLE: Kind = Kind::Duration { min_ms: SECOND_MS, max_ms: 24 * HOUR_MS };
+const IDLE: Kind =
+    Kind::Duration { min_ms: SECOND_MS, max_ms: limits::MAX_IDLE.as_secs() * SECOND_MS };
 
 use Need::{Default, Optional, Required};
 
@@ -230,7 +231,7 @@ pub(super) static DEFAULTS: Section = Section {
 
 pub(super) static FLOW_TIMEOUT: Section = Section {
     header: "[defaults.flow_timeout]",
-    doc: "How long a flow without a packet is remembered, where a VIP says nothing else.",
+    doc: "How long a flow without a packet is remembered. A UDP VIP can have its own.",
     keys: &[
         key("tcp_half_open", IDLE, Default("\"10s\""), "TCP, before the handshake is complete."),
         key("tcp_established", IDLE, Default("\"10m\""), "TCP, established."),
@@ -239,17 +240,11 @@ pub(super) static FLOW_TIMEOUT: Section = Section {
     ],
 };
 
-const DEFAULT_TIMEOUT: Need = Optional("as in `[defaults.flow_timeout]`");
-
 pub(super) static VIP_TIMEOUT: Section = Section {
     header: "flow_timeout = { .. } of [[vip]]",
-    doc: "Idle timeouts of one VIP.",
-    keys: &[
-        key("tcp_half_open", IDLE, DEFAULT_TIMEOUT, "TCP only."),
-        key("tcp_established", IDLE, DEFAULT_TIMEOUT, "TCP only."),
-        key("tcp_closing", IDLE, DEFAULT_TIMEOUT, "TCP only."),
-        key("udp", IDLE, DEFAULT_TIMEOUT, "UDP only."),
-    ],
+    doc: "Idle timeouts of one VIP. Those of TCP are the same for all VIPs: \
+          `[defaults.flow_timeout]`.",
+    keys: &[key("udp", IDLE, Optional("as in `[defaults.flow_timeout]`"), "UDP only.")],
 };
 
 /// Kinds of probes that are known by name and not supported.
@@ -257,20 +252,28 @@ pub(super) const UNSUPPORTED_HEALTH: [&str; 4] = ["http", "https", "udp", "icmp"
 
 pub(super) static HEALTH: Section = Section {
     header: "[health.NAME]",
-    doc: "A health check, named once and used by pools.",
+    doc: "A health check, named once and used by pools. With `via = \"tunnel\"` a probe goes to \
+          the pool's VIP the way a client's packet goes, and proves all of it: encapsulation, \
+          next hop, path, agent, the VIP on the backend, the listener, and the way back. With \
+          `via = \"direct\"` it goes to the backend's own address: it proves that something \
+          listens there, and nothing of the tunnel.",
     keys: &[
         key("kind", Kind::Word(&["tcp"]), Required, "What a probe does: tcp opens a connection."),
-        key(
-            "via",
-            Kind::Word(HealthVia::WORDS),
-            Default("\"direct\""),
-            "To the backend's own address, or through the tunnel to the VIP as clients' packets.",
-        ),
         key(
             "port",
             PORT,
             Optional("the lowest port of the pool's VIPs, TCP before UDP"),
             "The port probed.",
+        ),
+        key(
+            "via",
+            Kind::Word(ViaWord::WORDS),
+            Optional(
+                "tunnel if the pool has a TCP VIP with this port, of a family the node has an \
+                 address of, else direct",
+            ),
+            "The way of a probe; tunnel: to such a VIP, from the node's address; direct: to the \
+             backend's address.",
         ),
         key(
             "interval",
@@ -381,7 +384,7 @@ pub(super) static VIP: Section = Section {
             "flow_timeout",
             Kind::Table,
             Optional("as in `[defaults.flow_timeout]`"),
-            "Idle timeouts of its own.",
+            "UDP only: idle timeouts of its own.",
         ),
     ],
 };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Id, Report, Source};
 use super::files::SecretError;
 use super::{Loaded, check, load, reference, schema};
-use crate::desired::{Secret, Tracking, VipKey};
+use crate::desired::{Secret, Tracking, Via, VipKey};
 
 /// Secrets by the path that a case names.
 fn secret(path: &Path) -> Result<Secret, SecretError> {
@@ -98,12 +98,24 @@ fn the_example_is_taken_without_a_finding() {
     let loaded = load_text(reference::example()).unwrap_or_else(|r| panic!("{}", r.render(false)));
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings.render(false));
     let desired = loaded.desired;
-    assert_eq!(desired.vips.len(), 6);
-    assert_eq!(desired.pools["web"].health.as_ref().map(|health| health.port), Some(80));
+    assert_eq!(desired.vips.len(), 7);
+    let web = desired.pools["web"].health.as_ref().unwrap();
+    assert_eq!((web.port, web.via), (80, Via::Tunnel([203, 0, 113, 10].into())));
     let key: VipKey = "203.0.113.53:53/udp".parse().unwrap();
     assert_eq!(desired.vips[&key].tracking, Tracking::Stateless);
-    assert_eq!(desired.vips[&key].flow_timeouts.udp.as_secs(), 5);
+    let key: VipKey = "203.0.113.10:443/udp".parse().unwrap();
+    assert_eq!(desired.vips[&key].tracking, Tracking::Always);
+    assert_eq!(desired.vips[&key].flow_timeouts.udp.as_secs(), 60);
     assert!(!format!("{desired:?}").contains("Secret"));
+}
+
+#[test]
+fn the_example_lacks_nothing_but_its_secret() {
+    let text = reference::example().replace("/etc/lb/secret", "/nonexistent/secret");
+    let directory = Directory::new("example");
+    let report = load(&directory.write("lb.toml", text.as_bytes(), 0o644)).unwrap_err();
+    let ids: Vec<Id> = report.findings().iter().map(super::diagnostic::Finding::id).collect();
+    assert_eq!(ids, [Id::SecretUnreadable], "{}", report.render(false));
 }
 
 #[test]
@@ -159,11 +171,55 @@ fn the_defaults_are_a_file_that_reads_as_the_defaults() {
     assert_eq!(all.desired, load_text(least).unwrap().desired);
 }
 
+/// How pool `web` is probed, given the node's addresses, the check's keys and the VIPs (each its
+/// address, protocol, ports and pool).
+fn via(node: &str, check: &str, vips: &[(&str, &str, &str, &str)]) -> Via {
+    let mut text = format!(
+        "version = 1\n[node]\nname = \"lb1\"\n{node}\nsecret_file = \"/etc/lb/secret\"\n\
+         [dataplane]\ninterfaces = [\"eth0\"]\n[health.connect]\nkind = \"tcp\"\n{check}\n"
+    );
+    text += "[[pool]]\nname = \"web\"\nhealth = \"connect\"\nbackends = []\n";
+    text += "[[pool]]\nname = \"other\"\nbackends = []\n";
+    for (index, (address, protocol, ports, pool)) in vips.iter().enumerate() {
+        text += &format!(
+            "[[vip]]\nname = \"v{index}\"\naddress = \"{address}\"\n\
+             protocol = \"{protocol}\"\nports = {ports}\npool = \"{pool}\"\n"
+        );
+    }
+    let loaded = load_text(&text).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    loaded.desired.pools["web"].health.as_ref().unwrap().via
+}
+
+#[test]
+fn a_probe_goes_to_a_vip_that_leads_to_its_pool() {
+    const BOTH: &str = "address = \"192.0.2.11\"\naddress6 = \"2001:db8::11\"";
+    const V4: &str = "address = \"192.0.2.11\"";
+    const V6: &str = "address6 = \"2001:db8::11\"";
+    let tunnel = |vip: &str| Via::Tunnel(vip.parse().unwrap());
+    let web = ("203.0.113.1", "tcp", "[80, 443]", "web");
+    let web6 = ("2001:db8:53::1", "tcp", "[80]", "web");
+    let any = ("203.0.113.2", "tcp", "\"any\"", "web");
+    let udp = ("203.0.113.3", "udp", "[80]", "web");
+    let taken = ("203.0.113.2", "tcp", "[80]", "other");
+    let first = tunnel("203.0.113.1");
+    assert_eq!(via(BOTH, "port = 80", &[web6, web, udp]), first, "IPv4 first");
+    assert_eq!(via(BOTH, "via = \"tunnel\"\nport = 443", &[web6, web]), first);
+    assert_eq!(via(BOTH, "via = \"direct\"\nport = 443", &[web]), Via::Direct);
+    assert_eq!(via(V4, "port = 80", &[web6]), Via::Direct, "no address to start from");
+    assert_eq!(via(V6, "port = 80", &[web, web6]), tunnel("2001:db8:53::1"));
+    assert_eq!(via(BOTH, "port = 80", &[udp]), Via::Direct, "UDP has no connections");
+    assert_eq!(via(BOTH, "port = 8080", &[web]), Via::Direct, "another port");
+    assert_eq!(via(BOTH, "port = 80", &[any]), tunnel("203.0.113.2"));
+    assert_eq!(via(BOTH, "port = 80", &[any, taken]), Via::Direct, "a VIP of another pool");
+    assert_eq!(via(BOTH, "port = 81", &[any, taken]), tunnel("203.0.113.2"));
+}
+
 #[test]
 fn desired_survives_json() {
     let desired = load_text(reference::example()).unwrap().desired;
     let json = serde_json::to_string(&desired).unwrap();
     assert!(json.contains("\"203.0.113.10:443/tcp\""), "{json}");
+    assert!(json.contains("\"via\":{\"tunnel\":\"203.0.113.10\"}"), "{json}");
     let read: crate::desired::Desired = serde_json::from_str(&json).unwrap();
     assert_eq!(read, desired);
 }
@@ -212,7 +268,8 @@ fn files_beside_the_main_one_are_read_by_name() {
         b"[[vip]]\nname = \"w\"\naddress = \"203.0.113.1\"\nprotocol = \"tcp\"\nports = [80]\n\
                 pool = \"web\"\n";
     directory.write("lb.toml.d/20-vips.toml", vip, 0o644);
-    let pool = b"[[pool]]\nname = \"web\"\nbackends = [{ name = \"a\", address = \"10.0.0.1\" }]\n";
+    let pool =
+        b"[[pool]]\nname = \"web\"\nbackends = [{ name = \"a\", address = \"198.51.100.1\" }]\n";
     directory.write("lb.toml.d/10-pools.toml", pool, 0o644);
     directory.write("lb.toml.d/README", b"not read", 0o644);
     directory.write("lb.toml.d/.hidden.toml", b"not read", 0o644);
@@ -267,7 +324,7 @@ fn a_secret_file_is_judged() {
 #[test]
 fn outer_sources_are_of_the_backends_family() {
     let node = load_text(reference::example()).unwrap().desired.node;
-    let v4 = node.outer_source(Ipv4Addr::new(10, 0, 0, 1).into());
+    let v4 = node.outer_source(Ipv4Addr::new(198, 51, 100, 1).into());
     assert_eq!(v4, node.address.map(Into::into));
     let v6 = node.outer_source(Ipv6Addr::LOCALHOST.into());
     assert_eq!(v6, node.address6.map(Into::into));
@@ -284,7 +341,7 @@ fn large(damage: &str) -> String {
         );
         for backend in 0..117 {
             text += &format!(
-                "  {{ name = \"b{backend}\", address = \"10.{}.{}.1\"{damage} }},\n",
+                "  {{ name = \"b{backend}\", address = \"198.19.{}.{}\"{damage} }},\n",
                 pool, backend
             );
         }
@@ -292,10 +349,8 @@ fn large(damage: &str) -> String {
     }
     for vip in 0..1_024 {
         text += &format!(
-            "[[vip]]\nname = \"v{vip}\"\naddress = \"172.16.{}.{}\"\nprotocol = \"tcp\"\n\
+            "[[vip]]\nname = \"v{vip}\"\naddress = \"2001:db8:53::{vip:x}\"\nprotocol = \"tcp\"\n\
              ports = [443]\npool = \"p{}\"\n",
-            vip / 256,
-            vip % 256,
             vip / 4
         );
     }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use super::diagnostic::{At, Finding, Id, closest};
 use super::fields::{Field, Item};
 use super::pools;
-use super::raw::{Api, Dataplane, Health, Node, Raw, Timeouts, Vip};
+use super::raw::{Api, Dataplane, Health, Node, Raw, Vip};
 use super::schema::{self, Kind, Section};
 use super::values::{grouped, literal};
-use crate::desired::{Port, Prefix4, Prefix6, Protocol, VipKey, format_duration, limits};
+use crate::desired::{Prefix4, Prefix6, Protocol, VipKey, format_duration, limits};
 use crate::primes;
 
 /// Adds every finding about `raw`.
@@ -87,7 +87,13 @@ impl<'r> Names<'r> {
             && self.pools_used.iter().all(|u| self.pools.contains_key(u))
     }
 
-    /// The same for a health check.
+    /// True if nothing is wrong with what a VIP leads to.
+    pub(super) fn is_whole(&self, vip: &Vip) -> bool {
+        let pool = vip.pool.as_ref().is_some_and(|p| self.pools.contains_key(p.value.as_str()));
+        pool && vip.address.is_some() && vip.protocol.is_some() && !vip.ports.is_empty()
+    }
+
+    /// True if no pool names the health check, unless one names one that does not exist.
     fn health_is_unused(&self, name: &str) -> bool {
         let known = |used: &&str| self.healths.contains_key(used);
         !self.healths_used.contains(name) && self.healths_used.iter().all(known)
@@ -315,30 +321,19 @@ fn check_vip(
         check_known(Id::UnknownPool, title, "pool", pool, &known.pools, findings);
     }
     let Some(protocol) = &vip.protocol else { return };
-    let tracking = vip.tracking.as_ref().map(|item| ("tracking", item.at));
-    let wrong = wrong_protocol(protocol.value, &vip.timeouts);
-    for (key, at) in wrong.into_iter().chain(tracking.filter(|_| protocol.value == Protocol::Tcp)) {
+    let only_udp = [
+        ("tracking", vip.tracking.as_ref().map(|item| item.at)),
+        ("udp", vip.udp_timeout.as_ref().map(|item| item.at)),
+    ];
+    for (key, at) in only_udp.into_iter().filter(|_| protocol.value == Protocol::Tcp) {
+        let Some(at) = at else { continue };
         let title = format!("`{key}` of VIP `{name}` has no meaning for {}", protocol.value);
         let finding = Finding::new(Id::NotForProtocol, title, at, "");
         let finding = finding.beside(protocol.at, "the protocol");
         findings.push(match key {
             "tracking" => finding.help("TCP flows are tracked as `tracking` of the pool says"),
-            _ => finding.help("leave it out"),
+            _ => finding.help("leave it out; TCP has its timeouts in `[defaults.flow_timeout]`"),
         });
-    }
-}
-
-/// The timeouts that do not belong to a protocol.
-fn wrong_protocol(protocol: Protocol, timeouts: &Timeouts) -> Vec<(&'static str, At)> {
-    let given = |key, field: &Field<Duration>| field.as_ref().map(|item| (key, item.at));
-    let tcp = [
-        given("tcp_half_open", &timeouts.tcp_half_open),
-        given("tcp_established", &timeouts.tcp_established),
-        given("tcp_closing", &timeouts.tcp_closing),
-    ];
-    match protocol {
-        Protocol::Tcp => given("udp", &timeouts.udp).into_iter().collect(),
-        Protocol::Udp => tcp.into_iter().flatten().collect(),
     }
 }
 
@@ -382,9 +377,18 @@ fn check_limits(raw: &Raw, findings: &mut Vec<Finding>) {
             let title = format!("there are more {things} than there is room for");
             let label = format!("number {}", grouped(u64::from(limit.value) + 1));
             let finding = Finding::new(Id::OverLimit, title, *beyond, label);
-            let needed = literal(places.len());
             let max = maximum(&schema::DATAPLANE, key);
-            let help = format!("set `{key} = {needed}` in `[dataplane]`; at most {max}");
+            let help = match i64::try_from(places.len()).is_ok_and(|needed| needed <= max) {
+                true => format!(
+                    "set `{key} = {}` in `[dataplane]`; at most {}",
+                    literal(places.len()),
+                    grouped(max)
+                ),
+                false => {
+                    let (all, most) = (grouped(places.len()), grouped(max));
+                    format!("there are {all}, and {most} is the most that lbd can have")
+                }
+            };
             findings.push(with_limit(finding, key, limit).help(help));
         }
     }
@@ -398,10 +402,10 @@ fn with_limit(finding: Finding, key: &str, limit: &Item<u32>) -> Finding {
     }
 }
 
-fn maximum(section: &Section, key: &str) -> String {
+fn maximum(section: &Section, key: &str) -> i64 {
     match section.key(key).map(|key| key.kind) {
-        Some(Kind::Integer { max, .. }) => grouped(max),
-        _ => String::new(),
+        Some(Kind::Integer { max, .. }) => max,
+        _ => i64::MAX,
     }
 }
 
@@ -441,20 +445,4 @@ fn check_slots(raw: &Raw, dataplane: &Dataplane, findings: &mut Vec<Finding>) {
         ),
     };
     findings.push(finding.help(help));
-}
-
-/// The ports that pools' backends are probed at if their checks name none, by pool: the lowest of
-/// the VIPs, TCP before UDP.
-pub(super) fn probe_ports(raw: &Raw) -> BTreeMap<&str, u16> {
-    let mut lowest: BTreeMap<&str, (Protocol, u16)> = BTreeMap::new();
-    for vip in &raw.vips {
-        let (Some(pool), Some(protocol)) = (&vip.pool, &vip.protocol) else { continue };
-        for port in &vip.ports {
-            let Port::Exact(port) = port.value else { continue };
-            let port = (protocol.value, port);
-            let entry = lowest.entry(&pool.value).or_insert(port);
-            *entry = port.min(*entry);
-        }
-    }
-    lowest.into_iter().map(|(pool, (_, port))| (pool, port)).collect()
 }

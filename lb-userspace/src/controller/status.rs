@@ -248,6 +248,9 @@ impl Controller {
             let old = if old { "; the last known way is used" } else { "" };
             return Some(format!("no next hop: {why}{old}"));
         }
+        if self.resolved && !self.hops.contains_key(&address) {
+            return Some("its next hop is still looked up".to_owned());
+        }
         uncounted.map(|(count, why)| format!("{count} probes could not be made: {why}"))
     }
 

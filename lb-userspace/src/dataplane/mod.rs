@@ -124,7 +124,8 @@ impl Dataplane {
             let table = pool.tables.get((pool.live & 1) as usize)?;
             Some((table.first_row, table.slots.div_ceil(SLOTS_PER_ROW)))
         });
-        let rows = FreeRows::new(sizes.slot_rows, used);
+        // The first row stays zero: it is what a pool without a table has for one.
+        let rows = FreeRows::new(sizes.slot_rows, used.chain([(0, 1)]));
         let mut dataplane = Self { memory, kernel, sizes, rows, hertz: 250, jiffies: 0 };
         dataplane.memory_settings(|settings| settings.bucket_mask = sizes.flow_buckets - 1);
         dataplane

@@ -36,8 +36,8 @@ impl Sizes {
     /// `backends` backends, `vips` VIPs and `flows` flows.
     #[must_use]
     pub fn with_room(slots: u64, backends: u32, vips: u32, flows: u32) -> Self {
-        // One row for each table is partly empty.
-        let rows = slots / u64::from(SLOTS_PER_ROW) + 2 * lb_common::MAX_POOLS as u64;
+        // One row for each table is partly empty, and the first row is no table's.
+        let rows = slots / u64::from(SLOTS_PER_ROW) + 2 * lb_common::MAX_POOLS as u64 + 1;
         Self {
             slot_rows: u32::try_from(rows).unwrap_or(MAX_SLOTS),
             backends: backends + 1,

@@ -123,12 +123,12 @@ words! {
 }
 
 words! {
-    /// Which way a probe takes.
-    HealthVia {
-        /// To the backend's own address, as any packet of this machine.
-        Direct = "direct",
-        /// To the VIP, wrapped as clients' packets are: it proves the whole way.
+    /// Which way a probe goes, as the configuration says it; [`super::Via`] says where to.
+    ViaWord {
+        /// The way a client's packet goes, to a VIP of the pool.
         Tunnel = "tunnel",
+        /// To the backend's own address.
+        Direct = "direct",
     }
 }
 

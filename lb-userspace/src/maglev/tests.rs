@@ -23,18 +23,6 @@ fn collateral(before: &[u16], after: &[u16], gone: u16) -> usize {
     before.iter().zip(after).filter(|(a, b)| a != b && **a != gone).count()
 }
 
-fn is_prime(number: u32) -> bool {
-    (2..)
-        .take_while(|divisor| divisor * divisor <= number)
-        .all(|divisor| !number.is_multiple_of(divisor))
-}
-
-#[test]
-fn sizes_are_ascending_primes() {
-    assert!(PRIMES.into_iter().all(is_prime));
-    assert!(PRIMES.is_sorted_by(|a, b| a < b));
-}
-
 #[test]
 fn identity_keys_are_fixed() {
     // A change here moves nearly every slot of every deployment.
