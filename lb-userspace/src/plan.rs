@@ -129,8 +129,8 @@ pub fn refusals(old: &Desired, new: &Desired) -> Vec<String> {
     }
     if before.interfaces != after.interfaces {
         found.push(
-            "dataplane.interfaces cannot change while lbd runs: restart it to add one; one that is \
-             taken off the list keeps the program until `lbctl unload`"
+            "dataplane.interfaces cannot change while lbd runs: restart it, which attaches the \
+             new ones and detaches the others"
                 .to_owned(),
         );
     }

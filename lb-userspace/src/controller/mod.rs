@@ -376,6 +376,18 @@ impl Controller {
         Ok(attached)
     }
 
+    /// Detaches the program from interfaces that an earlier configuration had; their names.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Pin`].
+    pub fn detach_others(&self) -> Result<Vec<String>, DataplaneError> {
+        let detached = self.dataplane.detach_others(&self.desired.dataplane.interfaces)?;
+        for interface in &detached {
+            tracing::warn!(interface, "detached from an interface that is not configured any more");
+        }
+        Ok(detached)
+    }
+
     /// Answers a question, or obeys an order.
     fn answer(&mut self, request: Request, now: Moment) -> Result<Response, Failure> {
         match request {

@@ -17,7 +17,7 @@ use crate::desired::Desired;
 use crate::health::tunnel::{Tunnel, TunnelError};
 use crate::health::{Prober, ProberError, ProberOptions, probe};
 use crate::host::lock::{DIRECTORY, LockError, PinLock};
-use crate::host::netlink::{NeighbourMode, NetlinkError, Resolver, release_all};
+use crate::host::netlink::{Held, NeighbourMode, NetlinkError, Resolver, held, release_all_but};
 use crate::host::preflight::{self, Severity, Wants};
 use crate::host::{clock, systemd};
 use crate::maglev::identity_key;
@@ -126,14 +126,29 @@ pub async fn run(start: Start) -> Result<String, StartError> {
     let pin_path = &desired.dataplane.pin_path;
     let _lock = PinLock::take(Path::new(DIRECTORY), pin_path)?;
     let (calls_sender, calls) = mpsc::channel(CALLS_MAX);
-    let servers = if start.once { Vec::new() } else { listen(&desired, &calls_sender).await? };
-    let (dataplane, is_new) = open(&desired)?;
+    let is_once = start.once;
+    let servers = if is_once { Vec::new() } else { listen(&desired, &calls_sender).await? };
+    let done = begin(start, &desired, calls, servers).await;
+    if done.is_err() && !is_once {
+        remove_socket(&desired.api.socket);
+    }
+    done
+}
+
+/// Opens or makes the maps and works with them; what a start has made that fails goes again.
+async fn begin(
+    start: Start,
+    desired: &Desired,
+    calls: mpsc::Receiver<Call>,
+    servers: Vec<Serving>,
+) -> Result<String, StartError> {
+    let held = held().await?;
+    let (dataplane, is_new) = open(desired)?;
     let result = operate(start, dataplane, calls, servers).await;
-    if let Err((error, is_forwarding)) = result {
-        if is_new && !is_forwarding {
-            undo(pin_path).await;
-        }
-        return Err(error);
+    if let Err((_, false)) = result
+        && is_new
+    {
+        undo(&desired.dataplane.pin_path, &held).await;
     }
     result.map_err(|(error, _)| error)
 }
@@ -158,6 +173,9 @@ fn open(desired: &Desired) -> Result<(Dataplane, bool), StartError> {
         settings.flow_table_size,
     );
     let path = &settings.pin_path;
+    if !Dataplane::was_attached(path)? && !Dataplane::unload(path)?.is_empty() {
+        tracing::warn!(path = %path.display(), "removed what a start left that was killed halfway");
+    }
     let Some(found) = Dataplane::reopen(path)? else {
         return Ok((Dataplane::create(path, &wanted)?, true));
     };
@@ -178,12 +196,13 @@ fn open(desired: &Desired) -> Result<(Dataplane, bool), StartError> {
     Err(StartError::Resized { path: path.clone(), keys: keys.join(", ") })
 }
 
-/// Removes what a failed start has made.
-async fn undo(pin_path: &Path) {
+/// Removes what a failed start has made, but no neighbour that was held before: another lbd in
+/// this network namespace may need it.
+async fn undo(pin_path: &Path, held: &Held) {
     if let Err(error) = Dataplane::unload(pin_path) {
         tracing::error!(reason = %error, "cannot remove the pins of a start that failed");
     }
-    if let Err(error) = release_all().await {
+    if let Err(error) = release_all_but(held).await {
         tracing::warn!(reason = %error, "cannot release neighbours of a start that failed");
     }
 }
@@ -207,6 +226,10 @@ async fn operate(
         tracing::info!(interface, mode, "attached");
         lines.push(format!("attached   {interface}, {mode} XDP"));
     }
+    let detached = controller.detach_others().map_err(|error| (error.into(), true))?;
+    lines.extend(
+        detached.iter().map(|it| format!("detached   {it}: it is not configured any more")),
+    );
     if start.once {
         return Ok(summary(&desired, lines));
     }
