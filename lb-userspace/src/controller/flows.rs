@@ -23,8 +23,8 @@ const CENSUS_AGE_MAX: Duration = Duration::from_secs(1);
 /// Notes a flow of a pool in the pool's scan.
 pub fn note(scan: &mut Scan, flow: &FlowRecord, slots: u32) {
     // A flow that closes still has packets on their way.
-    let holds = flow.state != State::Unconfirmed;
-    scan.note(slot_of(flow.tag, slots), flow.owner.0, holds);
+    let confirmed = flow.state != State::Unconfirmed;
+    scan.note(slot_of(flow.tag, slots), flow.owner.0, confirmed);
 }
 
 /// Removes the flows that have to go, once a pool's table is in force: those that `purges` take,
