@@ -100,7 +100,7 @@ pub(crate) const CALM: Scenario = Scenario {
     udp_silence_ms: 30_000,
     round_trip_ms: 200,
     udp_part: 8,
-    buckets: 512,
+    buckets: 2_048,
     tag_bits: 32,
     attack: Attack { syns: 0, acks: 0, second_acks: false, fins: 0, live_syns: 0, live_fin_syns: 0 },
 };
