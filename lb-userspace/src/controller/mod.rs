@@ -39,7 +39,7 @@ use self::pools::PoolState;
 
 mod counters;
 mod effects;
-mod flows;
+pub mod flows;
 mod operator;
 mod pools;
 pub mod run;
