@@ -147,15 +147,15 @@ mod tests {
             let bucket = Plain::new(raw);
             let ranks: Vec<_> = raw.iter().map(|entry| rank(*entry, tag, now)).collect();
             let best = ranks.iter().flatten().min();
-            match room(&bucket, tag, now) {
-                Some(place) => {
-                    prop_assert_eq!(bucket.load(place.way), place.entry);
-                    prop_assert_eq!(ranks[place.way].map(|rank| rank.0), best.map(|rank| rank.0));
-                    if best.is_some_and(|best| best.0 == 3) {
-                        prop_assert_eq!(ranks[place.way].as_ref(), best);
-                    }
+            let place = room(&bucket, tag, now);
+            prop_assert_eq!(place.is_taken(), best.is_none());
+            prop_assert_eq!(place.is_free(), best.is_some_and(|best| best.0 < 3));
+            if let Some(best) = best {
+                prop_assert_eq!(bucket.load(place.way()), place.entry);
+                prop_assert_eq!(ranks[place.way()].map(|rank| rank.0), Some(best.0));
+                if best.0 == 3 {
+                    prop_assert_eq!(ranks[place.way()].as_ref(), Some(best));
                 }
-                None => prop_assert_eq!(best, None),
             }
         }
     }

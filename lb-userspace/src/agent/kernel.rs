@@ -20,7 +20,6 @@ use super::options::Mode;
 use super::pins::{EGRESS, INGRESS, Pins};
 use super::plan::Plan;
 
-/// The object file that the build step made.
 use crate::dataplane::object::AGENT;
 
 /// How decapsulation is attached. The numbers are kept in the pinned settings.

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 
 use lb_common::backend::{BackendId, Link};
-use lb_common::flow::State as FlowState;
-use lb_common::table::slot_of;
 use siphasher::sip::SipHasher13;
 
 use super::pools::View;
-use super::{Controller, Moment};
+use super::{Controller, Moment, flows};
 use crate::dataplane::{BackendSpec, Error, SettingsSpec, VipSpec, VipTracking};
 use crate::desired::{Desired, Port, Protocol, Secret, Tracking, Vip, VipKey};
 use crate::host::clock;
@@ -205,7 +203,7 @@ impl Controller {
         let rendered = tracker.render();
         let Rendered { slots, history, generation, revision, .. } = &rendered;
         self.dataplane.publish_table(pool.number, slots, history, *generation)?;
-        pool.published = Some(*revision);
+        let is_first = pool.published.replace(*revision).is_none();
         self.stats.tables_published += 1;
         let was_all_down = pool.view.all_down;
         pool.view = view(&rendered);
@@ -216,13 +214,9 @@ impl Controller {
             (true, false) => tracing::info!(pool = name, "not all backends are down any more"),
             _ => {}
         }
-        let (purges, slots) = (std::mem::take(&mut pool.purges), tracker.slots());
-        for purge in purges {
-            self.dataplane.remove_flows(|flow| {
-                let confirmed = flow.state != FlowState::Unconfirmed;
-                purge.takes(slot_of(flow.tag, slots), flow.owner.0, confirmed)
-            });
-        }
+        // What an earlier lbd had no time for, or what was kept because all were down.
+        let released = is_first || (was_all_down && !rendered.all_down);
+        flows::purge(&self.dataplane, tracker, &std::mem::take(&mut pool.purges), released);
         Ok(())
     }
 

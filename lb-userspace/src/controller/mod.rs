@@ -37,7 +37,7 @@ use self::pools::PoolState;
 
 mod counters;
 mod effects;
-mod flows;
+pub mod flows;
 mod operator;
 mod pools;
 pub mod run;

@@ -63,6 +63,15 @@ impl Counted {
         format!("{:?} {:?}", vips.collect::<Vec<_>>(), backends.collect::<Vec<_>>())
     }
 
+    /// Packets by outcome.
+    pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        let mut outcomes = BTreeMap::new();
+        for ((_, name), (packets, _)) in &self.vips {
+            *outcomes.entry(*name).or_default() += packets;
+        }
+        outcomes
+    }
+
     /// Packets and bytes of all outcomes that end so.
     fn sum(&self, of: impl Fn(Action) -> bool) -> (u64, u64) {
         let action = |name: &str| {

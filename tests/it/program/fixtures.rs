@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lb_common::icmp;
 use lb_common::packet::Buffer;
-use lb_common::process::Answer;
+use lb_common::process::{Answer, Verdict};
 use lb_common::verdict::{Action, Outcome};
 use lb_tests::packet::{check, hex, pcap};
 use lb_userspace::dataplane::Dataplane;
@@ -35,8 +35,8 @@ pub(super) fn in_kernel(dataplane: &Dataplane, frame: &[u8]) -> Wanted {
     }
 }
 
-/// What the host's decision does, and its outcome.
-pub(super) fn on_host(dataplane: &Dataplane, frame: &[u8]) -> (Outcome, Wanted) {
+/// What the host's decision is, and what it does.
+pub(super) fn on_host(dataplane: &Dataplane, frame: &[u8]) -> (Verdict, Wanted) {
     let mut packet: Frame = Box::new(Buffer::new(frame).unwrap());
     let verdict = dataplane.process(&mut *packet, LOOPBACK);
     let (inner, mtu) = verdict.answer.parts();
@@ -52,7 +52,7 @@ pub(super) fn on_host(dataplane: &Dataplane, frame: &[u8]) -> (Outcome, Wanted) 
         Action::Tx => Wanted::Tx(bytes),
         Action::Redirect => Wanted::Redirect(bytes),
     };
-    (verdict.outcome, wanted)
+    (verdict, wanted)
 }
 
 /// Says all about a case that failed, and leaves its frames in a file.
@@ -113,7 +113,7 @@ fn every_frame_of_the_table_on_the_host() {
     let host = host();
     let mut complaints = Vec::new();
     for case in all() {
-        let (outcome, found) = on_host(&host, &case.frame);
+        let (Verdict { outcome, .. }, found) = on_host(&host, &case.frame);
         if found != case.wanted || outcome != case.outcome {
             complaints.push(complain(&case, &format!("on the host: {outcome:?}"), &found));
         }

@@ -3,6 +3,7 @@
 
 mod cases;
 mod counters;
+mod differential;
 mod fixtures;
 mod random;
 mod wanted;

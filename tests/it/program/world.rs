@@ -38,7 +38,7 @@ const VIPS: u32 = 127;
 /// The largest backend id.
 const BACKENDS: u32 = 40;
 /// Flows there is room for: few, so that random packets fill buckets.
-const FLOWS: u32 = 64;
+const FLOWS: u32 = 100;
 
 /// IPIP over IPv4.
 pub(super) const IPIP4: u16 = 1;
