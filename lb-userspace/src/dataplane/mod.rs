@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lb_common::addr::Address;
 use lb_common::backend::{Backend, BackendId, Link, Outer, State};
-use lb_common::control::{Idle, Settings};
+use lb_common::control::{Control, Idle, Settings};
 use lb_common::encap::checksum_base;
 use lb_common::flow;
 use lb_common::hash::HashKey;
@@ -143,9 +143,10 @@ impl Dataplane {
         };
         change(&mut settings);
         let Some(control) = self.memory.control.place(0) else { return };
+        let place = control.wrapping_byte_add(std::mem::offset_of!(Control, settings));
         // SAFETY: inside the mapping; fields are independent of each other, and programs read
         // each with one load.
-        unsafe { (&raw mut (*control).settings).write_volatile(settings) }
+        unsafe { place.cast::<Settings>().write_volatile(settings) }
     }
 
     /// Ticks of a duration, rounded up; at most [`Idle::MAX`] less one.
@@ -245,7 +246,8 @@ impl Dataplane {
         history: &[[u16; 4]],
         generation: u32,
     ) -> Result<(), Error> {
-        let count = u32::try_from(slots.len()).map_err(|_| Error::NoRoom { slots: slots.len() })?;
+        let count =
+            u32::try_from(slots.len()).map_err(|_too_many| Error::NoRoom { slots: slots.len() })?;
         if usize::from(pool) >= MAX_POOLS || history.len() != slots.len() {
             return Err(Error::NoPool { pool });
         }
@@ -277,8 +279,8 @@ impl Dataplane {
     fn swap_table(&mut self, pool: u16, table: Table) -> Result<(), Error> {
         let Some(old) = self.pool(pool) else { return Err(Error::NoPool { pool }) };
         let Some(control) = self.memory.control.place(0) else { return Ok(()) };
-        // SAFETY: the pool's number was checked; inside the mapping.
-        let place = unsafe { (&raw mut (*control).pools).cast::<Pool>().add(usize::from(pool)) };
+        let pools = control.wrapping_byte_add(std::mem::offset_of!(Control, pools)).cast::<Pool>();
+        let place = pools.wrapping_add(usize::from(pool));
         let spare = (old.live & 1) ^ 1;
         let tables = place.cast::<Table>().wrapping_add(spare as usize);
         // SAFETY: inside the pool; programs use the other table until `live` changes.
@@ -321,8 +323,9 @@ impl Dataplane {
         let hertz = self.hertz;
         let root = vip_index::build(index, spare as u64, vips, |idle| Self::ticks(hertz, idle))
             .ok_or(Error::TooManyVips { vips: vips.len() })?;
+        let place = control.wrapping_byte_add(std::mem::offset_of!(Control, vip_root));
         // SAFETY: inside the mapping, aligned, only accessed as a 64-bit word.
-        let place = unsafe { AtomicU64::from_ptr((&raw mut (*control).vip_root).cast()) };
+        let place = unsafe { AtomicU64::from_ptr(place.cast()) };
         place.store(root.0, Ordering::Release);
         let _: VipRoot = root;
         self.grace()
