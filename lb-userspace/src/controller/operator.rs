@@ -81,8 +81,8 @@ impl Controller {
         }
         if plan::wants_tunnel(new) && !self.options.tunnel {
             refusals.push(
-                "health checks begin to go through the tunnel when lbd starts: restart it with \
-                 this configuration"
+                "health checks cannot go through the tunnel here (see the log of lbd's start): set \
+                 `via = \"direct\"`"
                     .to_owned(),
             );
         }
