@@ -165,7 +165,7 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
     let (owner, path) = match ask.segment {
         Segment::Open | Segment::Datagram => (ask.slot.backend(), Path::New),
         _ if ask.base.0 != 0 => (ask.base, Path::Base),
-        _ => (ask.slot.backend(), Path::Miss),
+        Segment::Later | Segment::End | Segment::Quoted => (ask.slot.backend(), Path::Miss),
     };
     let (state, idle) = match ask.segment {
         Segment::Open => (State::Unconfirmed, settings.idle.half_open),
@@ -213,8 +213,8 @@ fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, n
 }
 
 /// Enters a flow: in its bucket if nobody loses an entry there, else in the other one likewise,
-/// else in the place of an unconfirmed or closing flow, else not at all (false). A flood finds every bucket full; past
-/// the budget for second looks it pushes out its own kind without one.
+/// else in the place of an unconfirmed or closing flow, else not at all (false). A flood finds
+/// every bucket full; past the budget for second looks it pushes out its own kind without one.
 #[inline(always)]
 fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) -> bool {
     let mut attempt = 0;

@@ -183,7 +183,7 @@ fn negative(x: u64) -> u64 {
     }
     #[cfg(not(target_arch = "bpf"))]
     {
-        (x as i64 >> 63) as u64
+        (x.cast_signed() >> 63).cast_unsigned()
     }
 }
 
@@ -283,7 +283,8 @@ impl Room {
     }
 }
 
-/// The cheapest place of a bucket; of unconfirmed and closing flows the one that is nearest to its deadline.
+/// The cheapest place of a bucket; of unconfirmed and closing flows the one that is nearest to its
+/// deadline.
 #[inline(always)]
 pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
     let (mut best, mut entry) = ((Class::Taken as u64) << Room::CLASS, 0);
