@@ -167,14 +167,21 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
         _ if ask.base.0 != 0 => (ask.base, Path::Base),
         _ => (ask.slot.backend(), Path::Miss),
     };
-    if owner.0 != 0 && !matches!(ask.segment, Segment::Quoted | Segment::End) {
-        let idle = match ask.segment {
-            Segment::Open => settings.idle.half_open,
-            Segment::Datagram => ask.udp_idle,
-            _ => settings.idle.established,
-        };
-        let entry = Entry::new(tag, owner, State::Unconfirmed, flow::deadline(now, idle));
-        enter(tables, index, settings.bucket_mask, entry, now);
+    let (state, idle) = match ask.segment {
+        Segment::Open => (State::Unconfirmed, settings.idle.half_open),
+        Segment::Datagram => (State::Unconfirmed, ask.udp_idle),
+        // Perhaps the flow's only packet in this window, and half-closed flows go on.
+        Segment::End if ask.base.0 != 0 => (State::Closing, settings.idle.closing),
+        Segment::Quoted | Segment::End => return (owner, path),
+        Segment::Later => (State::Unconfirmed, settings.idle.established),
+    };
+    if owner.0 != 0 {
+        let entry = Entry::new(tag, owner, state, flow::deadline(now, idle));
+        let entered = enter(tables, index, settings.bucket_mask, entry, now);
+        if !entered && ask.segment == Segment::Open && ask.base.0 != 0 {
+            // There the flow's next packet will go.
+            return (ask.base, Path::Base);
+        }
     }
     (owner, path)
 }
@@ -183,7 +190,14 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
 #[inline(always)]
 fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, now: u16) {
     let new = match (ask.segment, found.entry.state()) {
-        (Segment::Open | Segment::Quoted, _) => return,
+        (Segment::Quoted, _) => return,
+        // A new flow in the place of an old one needs its entry until its next packet.
+        (Segment::Open, state) => {
+            if found.entry.remaining(now) > idle.half_open {
+                return;
+            }
+            found.entry.touched(state, flow::deadline(now, idle.half_open))
+        }
         (Segment::End, _) | (_, State::Closing) => {
             found.entry.touched(State::Closing, flow::deadline(now, idle.closing))
         }
@@ -199,18 +213,18 @@ fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, n
 }
 
 /// Enters a flow: in its bucket if nobody loses an entry there, else in the other one likewise,
-/// else in the place of an unconfirmed flow, else not at all. A flood finds every bucket full; past
+/// else in the place of an unconfirmed or closing flow, else not at all (false). A flood finds every bucket full; past
 /// the budget for second looks it pushes out its own kind without one.
 #[inline(always)]
-fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) {
+fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) -> bool {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         attempt += 1;
-        let Some(bucket) = tables.bucket(index) else { return };
+        let Some(bucket) = tables.bucket(index) else { return false };
         let room = flow::room(&bucket, entry.tag(), now);
         if room.is_taken() || (!room.is_free() && tables.may_look_again(now)) {
             let other = flow::alternate(index, entry.tag(), mask);
-            let Some(other) = tables.bucket(other) else { return };
+            let Some(other) = tables.bucket(other) else { return false };
             let there = flow::room(&other, entry.tag(), now);
             if there.is_free() || (room.is_taken() && !there.is_taken()) {
                 // The mark first: a lookup must never miss what lies in the other bucket.
@@ -218,16 +232,17 @@ fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) {
                 if (first.overflowed() || bucket.exchange(0, first, first.marked()))
                     && other.exchange(there.way(), there.entry, entry.replacing(there.entry))
                 {
-                    return;
+                    return true;
                 }
                 continue;
             }
         }
         if room.is_taken() {
-            return;
+            return false;
         }
         if bucket.exchange(room.way(), room.entry, entry.replacing(room.entry)) {
-            return;
+            return true;
         }
     }
+    false
 }

@@ -242,9 +242,9 @@ pub enum Class {
     Empty = 1,
     /// An entry past its deadline.
     Past = 2,
-    /// Another flow of which one packet was seen.
+    /// Another flow of which one packet was seen, or its end.
     Unconfirmed = 3,
-    /// Another live flow: never replaced.
+    /// Another confirmed flow: never replaced.
     Taken = 7,
 }
 
@@ -275,7 +275,7 @@ impl Room {
         self.score < (Class::Unconfirmed as u64) << Self::CLASS
     }
 
-    /// A live flow of which more is known than one packet would lose its entry.
+    /// A confirmed flow would lose its entry.
     #[inline(always)]
     #[must_use]
     pub const fn is_taken(self) -> bool {
@@ -283,7 +283,7 @@ impl Room {
     }
 }
 
-/// The cheapest place of a bucket; of unconfirmed flows the one that is nearest to its deadline.
+/// The cheapest place of a bucket; of unconfirmed and closing flows the one that is nearest to its deadline.
 #[inline(always)]
 pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
     let (mut best, mut entry) = ((Class::Taken as u64) << Room::CLASS, 0);
@@ -295,7 +295,8 @@ pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
         let same = used & negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
         let left = here.wrapping_sub(now as u64 + 1) & DEADLINE as u64;
         let alive = used & negative(left.wrapping_sub(DEADLINE as u64 / 2));
-        let taken = negative_bit(((here >> 15) & 3).wrapping_neg());
+        // Of the states only `Confirmed` has this bit.
+        let taken = here >> 15 & 1;
         let in_use = negative_bit(owner.wrapping_neg());
         // Own 0, empty 1, past 2, unconfirmed 3, taken 7: as `Class`.
         let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));

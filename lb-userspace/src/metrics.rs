@@ -211,3 +211,43 @@ impl Scrape {
         gauges(out, "lb_build_info", "The version of lbd", build)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::sample;
+
+    #[test]
+    fn a_scrape_has_every_series() {
+        let text = encode(&sample::snapshot());
+        for line in [
+            "# TYPE lb_packets counter",
+            r#"lb_packets_total{vip="203.0.113.10:443/tcp",verdict="tx"} 3000000"#,
+            r#"lb_bytes_total{vip="203.0.113.10:443/tcp"} 400000720"#,
+            r#"lb_drops_total{reason="no_port"} 12"#,
+            r#"lb_drops_total{reason="too_big"} 0"#,
+            r#"lb_flows{state="confirmed"} 54300.0"#,
+            "lb_flow_capacity 1048576.0",
+            r#"lb_pool_contested_slots{pool="web"} 16384.0"#,
+            r#"lb_pool_all_down{pool="web"} 0.0"#,
+            r#"lb_backend_up{pool="web",backend="web1"} 1.0"#,
+            r#"lb_backend_up{pool="web",backend="web3"} 0.0"#,
+            r#"lb_backend_packets_total{pool="web",backend="web1"} 1234567"#,
+            r#"lb_maglev_slots{pool="web",backend="web4"} 21846.0"#,
+            "lb_maglev_moved_slots_total 16384",
+            r#"lb_health_probe_seconds{pool="web",backend="web1"} 0.0015"#,
+            "lb_config_generation 7.0",
+            r#"lb_health{state="degraded"} 1.0"#,
+            r#"lb_xdp_up{interface="eth0",mode="native"} 1.0"#,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in:\n{text}");
+        }
+        assert!(text.contains("lb_build_info{version="));
+    }
+
+    #[test]
+    fn no_client_is_named() {
+        assert!(!encode(&sample::snapshot()).contains("198.51.100"));
+    }
+}

@@ -60,7 +60,7 @@ pub fn members_once_up(
 ) -> Vec<Member> {
     let ids = numbers.of_pool(&pool.name);
     let of_backend = |backend: &Backend| {
-        let id = *ids.get(backend.name.as_str())?;
+        let id = *ids.get(&backend.name)?;
         let by_operator = overrides.get(&full_name(&pool.name, &backend.name));
         let (state, weight) = effective(backend, by_operator);
         let weight = if state == BackendState::Drain { 0 } else { u32::from(weight) };
@@ -129,8 +129,8 @@ pub fn refusals(old: &Desired, new: &Desired) -> Vec<String> {
     }
     if before.interfaces != after.interfaces {
         found.push(
-            "dataplane.interfaces cannot change while lbd runs: restart it to add one; one that is \
-             taken off the list keeps the program until `lbctl unload`"
+            "dataplane.interfaces cannot change while lbd runs: restart it, which attaches the \
+             new ones and detaches the others"
                 .to_owned(),
         );
     }
@@ -144,6 +144,13 @@ pub fn refusals(old: &Desired, new: &Desired) -> Vec<String> {
         }
     }
     found
+}
+
+/// Whether a pool's backends are probed through the tunnel.
+#[must_use]
+pub fn wants_tunnel(desired: &Desired) -> bool {
+    let mut checks = desired.pools.values().filter_map(|pool| pool.health.as_ref());
+    checks.any(|check| check.via != crate::desired::Via::Direct)
 }
 
 fn after_path(desired: &Desired) -> String {

@@ -102,14 +102,25 @@ pub struct Numbers {
     /// as long as possible before it comes back.
     last_backend: u16,
     last_vip: u16,
+    /// The ids of configured backends by pool and name; follows from `backends`.
+    #[serde(skip)]
+    index: BTreeMap<String, BTreeMap<String, u16>>,
 }
 
 impl Numbers {
     /// The ids of a pool's configured backends, by name.
     #[must_use]
-    pub fn of_pool(&self, pool: &str) -> BTreeMap<&str, u16> {
-        let records = self.backends.iter().filter(|(_, it)| it.pool == pool && !it.retired);
-        records.map(|(id, it)| (it.name.as_str(), *id)).collect()
+    pub fn of_pool(&self, pool: &str) -> &BTreeMap<String, u16> {
+        static NONE: BTreeMap<String, u16> = BTreeMap::new();
+        self.index.get(pool).unwrap_or(&NONE)
+    }
+
+    fn reindex(&mut self) {
+        self.index.clear();
+        for (id, record) in self.backends.iter().filter(|(_, record)| !record.retired) {
+            let pool = self.index.entry(record.pool.clone()).or_default();
+            pool.insert(record.name.clone(), *id);
+        }
     }
 
     /// Gives numbers to what is new in `desired`, and retires backends that are gone. Numbers of
@@ -171,11 +182,13 @@ impl Numbers {
             let is_trusted = !record.retired && pool.is_some_and(|pool| pool.health.is_none());
             record.member = is_trusted || (record.member && !record.retired);
         }
+        self.reindex();
         Ok(())
     }
 
-    /// Frees a backend's id.
+    /// Frees a retired backend's id.
     pub fn release(&mut self, id: u16) {
+        debug_assert!(self.backends.get(&id).is_none_or(|record| record.retired));
         self.backends.remove(&id);
     }
 
@@ -217,6 +230,8 @@ pub struct Journal {
     pub overrides: BTreeMap<String, Override>,
     /// What the probes found, by `POOL/BACKEND`; true is up.
     pub verdicts: BTreeMap<String, bool>,
+    /// The VIPs in force, and the numbers of the pools they lead to.
+    pub served: BTreeMap<VipKey, u16>,
     /// The pools' tables and their past.
     pub trackers: BTreeMap<String, tracking::State>,
 }
@@ -257,7 +272,9 @@ impl Journal {
         if version != JOURNAL_VERSION {
             return Err(JournalError::Version(version));
         }
-        Ok(serde_json::from_slice(bytes)?)
+        let mut journal: Self = serde_json::from_slice(bytes)?;
+        journal.numbers.reindex();
+        Ok(journal)
     }
 }
 

@@ -329,19 +329,19 @@ pub(super) fn replace_ingress(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::kernel::OBJECT;
+    use crate::dataplane::object::AGENT;
 
     /// What kernels before 6.6 get. A namespace of the thread's own has only `lo`.
     fn with_clsact() {
         // SAFETY: this thread only, which ends with the test.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 || OBJECT.is_empty() {
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 || AGENT.is_empty() {
             assert!(std::env::var_os("CI").is_none(), "must not be skipped here");
             println!("SKIP: cannot make a network namespace, or built with LB_SKIP_EBPF");
             return;
         }
         let (name, index) = ("lo".to_owned(), 1);
         let interface = Interface { name, index, mtu: 1500, ethernet: true, xdp_program: None };
-        let mut ebpf = Ebpf::load(OBJECT).unwrap();
+        let mut ebpf = Ebpf::load(AGENT).unwrap();
         let filters = || {
             let arguments = ["filter", "show", "dev", "lo", "egress"];
             let output = std::process::Command::new("tc").args(arguments).output().unwrap();

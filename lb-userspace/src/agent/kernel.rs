@@ -20,8 +20,7 @@ use super::options::Mode;
 use super::pins::{EGRESS, INGRESS, Pins};
 use super::plan::Plan;
 
-/// The object file that the build step made.
-use crate::dataplane::object::AGENT as OBJECT;
+use crate::dataplane::object::AGENT;
 
 /// How decapsulation is attached. The numbers are kept in the pinned settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -246,14 +245,14 @@ fn earlier(pins: &Pins, interface: &Interface, mode: Mode) -> Result<Earlier, Ag
 
 /// Loads the object; the counters go on in the map pinned at `counters`.
 fn load(counters: Option<&std::path::Path>) -> Result<Ebpf, AgentError> {
-    if OBJECT.is_empty() {
+    if AGENT.is_empty() {
         return Err(AgentError::NoPrograms);
     }
     let mut loader = EbpfLoader::new();
     if let Some(path) = counters {
         loader.map_pin_path(map_name::COUNTERS, path);
     }
-    Ok(loader.load(OBJECT)?)
+    Ok(loader.load(AGENT)?)
 }
 
 fn set_settings(ebpf: &mut Ebpf, settings: Settings) -> Result<(), AgentError> {

@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use aya::maps::{Array, Map, MapData};
 use lb_common::agent::{LAYOUT_VERSION, Settings, map_name};
 
 use super::error::AgentError;
+use crate::host::pin;
 
 /// The link of the program that decapsulates.
 pub const INGRESS: &str = "ingress";
@@ -26,10 +27,6 @@ pub const MAPS: [&str; 4] =
 const REPLACEMENT: &str = "_new";
 /// BPF_FS_MAGIC of linux/magic.h.
 const BPFFS_MAGIC: libc::c_long = 0xcafe_4a11;
-/// BPF_OBJ_GET of linux/bpf.h.
-const BPF_OBJ_GET: libc::c_long = 7;
-/// BPF_LINK_DETACH of linux/bpf.h.
-const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// A pinned link, as the kernel describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -104,7 +101,7 @@ impl Pins {
     /// There is a pin, but no link.
     pub fn link(&self, name: &str) -> Result<Option<PinnedLink>, AgentError> {
         let path = self.path(name);
-        let found = match object(&path) {
+        let found = match pin::open(&path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(pin_error(&path, &error)),
@@ -202,8 +199,8 @@ pub fn unload(directory: &Path) -> Result<(), AgentError> {
         // At once: removing the pin alone would detach some time later.
         if pins.path(name).exists() {
             let path = pins.path(name);
-            object(&path)
-                .and_then(|link| detach(&link))
+            pin::open(&path)
+                .and_then(|link| pin::detach(&link))
                 .map_err(|error| pin_error(&path, &error))?;
         }
     }
@@ -215,47 +212,6 @@ fn remove(path: &Path) -> Result<(), AgentError> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(pin_error(path, &error)),
-    }
-}
-
-/// The start of `union bpf_attr` for BPF_OBJ_GET.
-#[repr(C)]
-struct ObjectAttributes {
-    path: u64,
-    fd: u32,
-    flags: u32,
-}
-
-/// The start of `union bpf_attr` for BPF_LINK_DETACH.
-#[repr(C)]
-struct DetachAttributes {
-    link: u32,
-}
-
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
-    let at: *const T = attributes;
-    // SAFETY: the attributes live until the call returns; the kernel reads no more than their
-    // size, and these commands write nothing back.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// Opens whatever is pinned at `path`.
-fn object(path: &Path) -> io::Result<OwnedFd> {
-    let path = c_path(path)?;
-    let attributes = ObjectAttributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
-    let fd = i32::try_from(bpf(BPF_OBJ_GET, &attributes)?).map_err(io::Error::other)?;
-    // SAFETY: the kernel just gave it to us, nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Detaches a link at once. One whose interface is gone is detached already.
-fn detach(link: &OwnedFd) -> io::Result<()> {
-    let link = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
-    match bpf(BPF_LINK_DETACH, &DetachAttributes { link }) {
-        Ok(_) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
-        Err(error) => Err(error),
     }
 }
 

@@ -136,11 +136,15 @@ impl Client {
 
     fn unconnected(&self, error: &io::Error) -> ClientError {
         let path = self.socket.clone();
-        match error.kind() {
-            io::ErrorKind::NotFound => ClientError::Missing(path),
-            io::ErrorKind::PermissionDenied => ClientError::Permission(path),
-            io::ErrorKind::ConnectionRefused => ClientError::Refused(path),
-            _ => self.broken(error),
+        let kind = error.kind();
+        if kind == io::ErrorKind::NotFound {
+            ClientError::Missing(path)
+        } else if kind == io::ErrorKind::PermissionDenied {
+            ClientError::Permission(path)
+        } else if kind == io::ErrorKind::ConnectionRefused {
+            ClientError::Refused(path)
+        } else {
+            self.broken(error)
         }
     }
 

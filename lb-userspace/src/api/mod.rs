@@ -11,7 +11,11 @@ use tokio::sync::oneshot;
 
 pub mod client;
 pub mod requests;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod types;
 
 pub use requests::{BackendAction, BackendChange, Request};

@@ -13,7 +13,6 @@ macro_rules! responses {
         /// Any answer.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
-        #[expect(clippy::large_enum_variant, reason = "one at a time, and moved once")]
         pub enum Response {
             $($(#[$doc])* $name($name),)+
         }

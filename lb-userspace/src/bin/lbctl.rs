@@ -11,7 +11,7 @@ use lb_userspace::cli::args::{Args, Command};
 use lb_userspace::cli::{self, CliError, EXIT_FAILED, EXIT_OK, Streams};
 use lb_userspace::dataplane::Dataplane;
 use lb_userspace::host::lock::{DIRECTORY, PinLock};
-use lb_userspace::host::netlink::release_all;
+use lb_userspace::host::netlink::{Held, release_all_but};
 use lb_userspace::host::preflight::{self, PinFileSystem, Wants};
 
 fn main() -> ExitCode {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             // Nobody is left to tell when stderr is gone.
-            drop(writeln!(io::stderr(), "{error:#}"));
+            drop(writeln!(io::stderr(), "{}", causes(&error)));
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -41,9 +41,9 @@ fn run(args: &Args) -> Result<u8> {
 
 /// Takes the program off its interfaces, and removes everything that was pinned.
 async fn unload(pin_path: &Path) -> Result<u8> {
+    refuse_other_file_systems(pin_path).await?;
     // A running lbd would go on writing into maps that nobody reads.
     let _lock = PinLock::take(Path::new(DIRECTORY), pin_path)?;
-    refuse_other_file_systems(pin_path).await?;
     let removed = Dataplane::unload(pin_path)?;
     let mut out = io::stdout();
     if removed.is_empty() {
@@ -52,9 +52,9 @@ async fn unload(pin_path: &Path) -> Result<u8> {
     for name in &removed {
         writeln!(out, "removed {name}")?;
     }
-    let released = release_all().await.context("cannot release neighbours")?;
+    let released = release_all_but(&Held::default()).await.context("cannot release neighbours")?;
     if released > 0 {
-        writeln!(out, "released {released} neighbours")?;
+        writeln!(out, "released {released} neighbours of this network namespace")?;
     }
     Ok(EXIT_OK)
 }
@@ -69,6 +69,17 @@ async fn refuse_other_file_systems(pin_path: &Path) -> Result<()> {
         }
         PinFileSystem::Unknown(reason) => bail!("cannot look at {}: {reason}", pin_path.display()),
     }
+}
+
+/// An error and its causes in one line, each said once.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// A reader such as `head` that has seen enough is no failure.

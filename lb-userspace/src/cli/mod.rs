@@ -24,6 +24,8 @@ pub mod args;
 mod check;
 pub mod output;
 mod table;
+#[cfg(test)]
+mod tests;
 
 /// How often `--watch` asks.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -2,8 +2,8 @@
 
 use super::table::{Columns, age, short};
 use crate::api::types::{
-    BackendStatus, Count, DroppedPacket, Drops, FlowStatus, Outcome, PoolStatus, Stats, Status,
-    Trace, TracedFlow, VipStatus, Vips,
+    BackendStatus, Count, DroppedPacket, Drops, FlowStatus, Health, Outcome, PoolStatus, Stats,
+    Status, Trace, TracedFlow, VipStatus, Vips,
 };
 use crate::plan::grouped;
 
@@ -103,8 +103,8 @@ fn up_of(pool: &PoolStatus) -> String {
 
 fn pool_state(pool: &PoolStatus) -> String {
     match pool.health {
-        crate::api::types::Health::Ok => pool.state.clone(),
-        other => format!("{} ({})", pool.state, other.word()),
+        Health::Ok => pool.state.clone(),
+        Health::Degraded | Health::Down => format!("{} ({})", pool.state, pool.health.word()),
     }
 }
 

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 
 use lb_common::backend::{BackendId, Link};
-use lb_common::flow::State as FlowState;
-use lb_common::table::slot_of;
 use siphasher::sip::SipHasher13;
 
 use super::pools::View;
-use super::{Controller, Moment};
+use super::{Controller, Moment, flows};
 use crate::dataplane::{BackendSpec, Error, SettingsSpec, VipSpec, VipTracking};
 use crate::desired::{Desired, Port, Protocol, Secret, Tracking, Vip, VipKey};
 use crate::host::clock;
@@ -34,8 +32,10 @@ pub(super) struct Outlet {
     backends: BTreeMap<u16, BackendSpec>,
     /// Backends of an earlier lbd: what it wrote of them stays until their way is known.
     pub(super) inherited: BTreeSet<u16>,
-    /// The VIPs as they were written; none before the first time.
-    vips: Option<BTreeMap<VipKey, VipSpec>>,
+    /// The VIPs as they were written, by an earlier lbd or this one.
+    vips: BTreeMap<VipKey, VipSpec>,
+    /// This lbd has written them.
+    vips_written: bool,
     /// What fails, so that it is logged once.
     pub(super) failing: Option<String>,
     /// Why the journal is not kept, likewise.
@@ -108,7 +108,7 @@ impl Controller {
     }
 
     /// Keeps the intent before anything is done, so that a restart ends what was begun.
-    fn keep_journal(&mut self) {
+    pub(super) fn keep_journal(&mut self) {
         let trackers = self.pools.iter().filter(|(_, pool)| !pool.leaving);
         let trackers = trackers.filter_map(|(name, pool)| {
             Some((name.clone(), pool.tracker.as_ref().map(PoolTracker::state)?))
@@ -123,6 +123,7 @@ impl Controller {
             numbers: self.numbers.clone(),
             overrides: self.overrides.clone(),
             verdicts: verdicts.collect(),
+            served: self.outlet.vips.iter().map(|(key, spec)| (*key, spec.pool)).collect(),
             trackers: trackers.collect(),
         };
         let kept = journal.encode().map_err(|error| error.to_string());
@@ -202,7 +203,7 @@ impl Controller {
         let rendered = tracker.render();
         let Rendered { slots, history, generation, revision, .. } = &rendered;
         self.dataplane.publish_table(pool.number, slots, history, *generation)?;
-        pool.published = Some(*revision);
+        let is_first = pool.published.replace(*revision).is_none();
         self.stats.tables_published += 1;
         let was_all_down = pool.view.all_down;
         pool.view = view(&rendered);
@@ -213,43 +214,59 @@ impl Controller {
             (true, false) => tracing::info!(pool = name, "not all backends are down any more"),
             _ => {}
         }
-        let (purges, slots) = (std::mem::take(&mut pool.purges), tracker.slots());
-        for purge in purges {
-            self.dataplane.remove_flows(|flow| {
-                let confirmed = flow.state != FlowState::Unconfirmed;
-                purge.takes(slot_of(flow.tag, slots), flow.owner.0, confirmed)
-            });
-        }
+        // What an earlier lbd had no time for, or what was kept because all were down.
+        let released = is_first || (was_all_down && !rendered.all_down);
+        flows::purge(&self.dataplane, tracker, &std::mem::take(&mut pool.purges), released);
         Ok(())
     }
 
-    /// VIPs of pools that have no table yet keep what they had. Before the first time nothing is
-    /// known of that, so all pools are waited for.
+    /// A VIP whose new pool has no table yet keeps the old one. One that had none leads to an
+    /// empty table, which drops as `no_backend`: probes through the tunnel need the VIP.
     fn publish_vips(&mut self) -> Result<(), Error> {
         let mut specs = BTreeMap::new();
         for vip in self.desired.vips.values() {
-            let pool = self.pools.get(&vip.pool).filter(|pool| pool.published.is_some());
-            let (Some(pool), Some(number)) = (pool, self.numbers.vips.get(&vip.key)) else {
-                let Some(before) = &self.outlet.vips else { return Ok(()) };
-                specs.extend(before.get(&vip.key).map(|spec| (vip.key, *spec)));
+            let (Some(pool), Some(number)) =
+                (self.pools.get_mut(&vip.pool), self.numbers.vips.get(&vip.key))
+            else {
                 continue;
             };
+            let before = self.outlet.vips.get(&vip.key);
+            let is_begun = pool.published.is_some();
+            if let Some(before) = before.filter(|it| !is_begun && it.pool != pool.number) {
+                specs.insert(vip.key, *before);
+                continue;
+            }
+            if !is_begun && !pool.is_empty {
+                self.dataplane.publish_table(pool.number, &[0], &[[0; 4]], 0)?;
+                pool.is_empty = true;
+            }
             specs.insert(vip.key, vip_spec(vip, *number, pool.number));
         }
-        if self.outlet.vips.as_ref() != Some(&specs) {
+        if self.outlet.vips != specs || !self.outlet.vips_written {
             let list: Vec<VipSpec> = specs.values().copied().collect();
             self.dataplane.publish_vips(&list)?;
         }
-        self.outlet.vips = Some(specs);
+        self.outlet.vips = specs;
+        self.outlet.vips_written = true;
         self.outlet.vips_dirty = false;
+        self.outlet.journal_dirty = true;
         self.numbers.forget_vips(&self.desired);
         Ok(())
     }
 
+    /// What an earlier lbd had in force, as far as it is still configured.
+    pub(super) fn inherit_vips(&mut self, served: &BTreeMap<VipKey, u16>) {
+        for (key, pool) in served {
+            let (vip, number) = (self.desired.vips.get(key), self.numbers.vips.get(key));
+            if let (Some(vip), Some(number)) = (vip, number) {
+                self.outlet.vips.insert(*key, vip_spec(vip, *number, *pool));
+            }
+        }
+    }
+
     /// Takes pools away that no VIP leads to any more.
     fn remove_pools(&mut self, now: Moment) -> Result<(), Error> {
-        let Some(vips) = &self.outlet.vips else { return Ok(()) };
-        let used: BTreeSet<u16> = vips.values().map(|spec| spec.pool).collect();
+        let used: BTreeSet<u16> = self.outlet.vips.values().map(|spec| spec.pool).collect();
         let gone: Vec<String> = self
             .pools
             .iter()
@@ -269,7 +286,10 @@ impl Controller {
 
     /// Whether a VIP is in force.
     pub(super) fn is_served(&self, key: &VipKey) -> bool {
-        self.outlet.vips.as_ref().is_some_and(|vips| vips.contains_key(key))
+        let spec = self.outlet.vips.get(key);
+        spec.is_some_and(|spec| {
+            self.pools.values().any(|it| it.number == spec.pool && it.published.is_some())
+        })
     }
 }
 

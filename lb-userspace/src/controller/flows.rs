@@ -10,7 +10,8 @@ use lb_common::table::slot_of;
 
 use super::{Controller, Moment};
 use crate::api::types::FlowStatus;
-use crate::tracking::{PoolTracker, Scan};
+use crate::dataplane::{Dataplane, FlowRecord};
+use crate::tracking::{PoolTracker, Purge, Scan};
 
 /// Slots that wait are looked after this often: a walk over eight million entries takes 30 ms.
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
@@ -18,6 +19,33 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 const RETIRE_INTERVAL: Duration = Duration::from_secs(20);
 /// Answers may be this old.
 const CENSUS_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Notes a flow of a pool in the pool's scan.
+pub fn note(scan: &mut Scan, flow: &FlowRecord, slots: u32) {
+    // A flow that closes still has packets on their way.
+    let confirmed = flow.state != State::Unconfirmed;
+    scan.note(slot_of(flow.tag, slots), flow.owner.0, confirmed);
+}
+
+/// Removes the flows that have to go, once a pool's table is in force: those that `purges` take,
+/// and with `released` those of all dead backends whose flows are released; how many.
+pub fn purge(
+    dataplane: &Dataplane,
+    tracker: &PoolTracker,
+    purges: &[Purge],
+    released: bool,
+) -> usize {
+    let released = released && tracker.current().dead().any(|id| tracker.is_released(id));
+    if purges.is_empty() && !released {
+        return 0;
+    }
+    dataplane.remove_flows(|flow| {
+        let (slot, owner) = (slot_of(flow.tag, tracker.slots()), flow.owner.0);
+        let confirmed = flow.state != State::Unconfirmed;
+        purges.iter().any(|purge| purge.takes(slot, owner, confirmed))
+            || (released && tracker.is_released(owner))
+    })
+}
 
 /// What the last walk counted.
 #[derive(Debug, Default)]
@@ -61,8 +89,7 @@ impl Controller {
             self.commit(now);
         }
         let [unconfirmed, confirmed, closing] = self.census.states;
-        // Half of the entries: then fewer than one flow in a million finds no room.
-        let capacity = self.dataplane.flow_entries() as u64 / 2;
+        let capacity = u64::from(self.desired.dataplane.flow_table_size);
         FlowStatus { capacity, unconfirmed, confirmed, closing }
     }
 
@@ -127,9 +154,7 @@ impl Controller {
             }
             let Some(Some((index, slots))) = of_owner.get(owner) else { continue };
             if let Some(scan) = open.get_mut(*index) {
-                // A flow that closes still has packets on their way.
-                let holds = flow.state != State::Unconfirmed;
-                scan.note(slot_of(flow.tag, *slots), flow.owner.0, holds);
+                note(scan, &flow, *slots);
             }
         }
         self.census = Census { at: Some(now.boot), by_owner, states, ..self.census };

@@ -15,14 +15,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use lb_common::backend::BackendId;
+use lb_common::probe::mark_of;
 
 use crate::api::{Call, Failure, Request, Response};
 use crate::config::Loaded;
 use crate::config::diagnostic::Report;
 use crate::dataplane::{Attached, Dataplane, Error as DataplaneError};
-use crate::desired::{Desired, Secret, XdpMode};
+use crate::desired::{
+    Desired, Health, HealthVia, Pool, Port as VipPort, Protocol, Secret, Vip, XdpMode,
+};
 use crate::health::{BackendKey, HealthEvent, HealthReport, Target, Thresholds};
 use crate::host::netlink::{HostEvent, Link, NextHop, Unresolved};
 use crate::state::{Journal, JournalError, NoNumber, Numbers, Override, Room};
@@ -34,12 +39,14 @@ use self::pools::PoolState;
 
 mod counters;
 mod effects;
-mod flows;
+pub mod flows;
 mod operator;
 mod pools;
 pub mod run;
 pub mod start;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 /// Expired entries are removed this often; a second of theirs costs nothing but their place.
@@ -80,6 +87,8 @@ pub struct Wanted {
     pub targets: Option<BTreeMap<BackendKey, Target>>,
     /// Whither to find the way; none if that has not changed.
     pub destinations: Option<BTreeSet<IpAddr>>,
+    /// The VIPs that are probed through the tunnel; none if that has not changed.
+    pub tunnelled: Option<BTreeSet<IpAddr>>,
 }
 
 /// How the controller behaves, apart from the configuration.
@@ -89,6 +98,8 @@ pub struct Options {
     pub config: PathBuf,
     /// False: every backend counts as up, because nobody stays to probe.
     pub probes: bool,
+    /// Probes can go through the tunnel.
+    pub tunnel: bool,
     /// The kernel's jiffies in a second.
     pub hertz: u32,
 }
@@ -237,9 +248,9 @@ impl Controller {
         Ok(new)
     }
 
-    fn continue_from(&mut self, journal: Journal, path: &PathBuf) -> Result<(), ControllerError> {
+    fn continue_from(&mut self, journal: Journal, path: &Path) -> Result<(), ControllerError> {
         if journal.secret_digest != effects::digest(&self.secret) {
-            return Err(ControllerError::Secret { path: path.clone() });
+            return Err(ControllerError::Secret { path: path.to_owned() });
         }
         self.generation = journal.generation;
         self.applied = journal.applied;
@@ -251,10 +262,11 @@ impl Controller {
             let Some(number) = self.numbers.pools.get(name) else { continue };
             let pool = PoolState::restored(*number, state).map_err(|reason| {
                 let reason = JournalError::Table(name.clone(), reason);
-                ControllerError::Journal { path: path.clone(), reason }
+                ControllerError::Journal { path: path.to_owned(), reason }
             })?;
             self.pools.insert(name.clone(), pool);
         }
+        self.inherit_vips(&journal.served);
         Ok(())
     }
 
@@ -364,6 +376,18 @@ impl Controller {
         Ok(attached)
     }
 
+    /// Detaches the program from interfaces that an earlier configuration had; their names.
+    ///
+    /// # Errors
+    /// [`DataplaneError::Pin`].
+    pub fn detach_others(&self) -> Result<Vec<String>, DataplaneError> {
+        let detached = self.dataplane.detach_others(&self.desired.dataplane.interfaces)?;
+        for interface in &detached {
+            tracing::warn!(interface, "detached from an interface that is not configured any more");
+        }
+        Ok(detached)
+    }
+
     /// Answers a question, or obeys an order.
     fn answer(&mut self, request: Request, now: Moment) -> Result<Response, Failure> {
         match request {
@@ -432,15 +456,20 @@ impl Controller {
     /// Asks for new targets and destinations after a change of the configuration.
     fn want(&mut self) {
         let mut targets = BTreeMap::new();
+        let mut tunnelled = BTreeSet::new();
         for pool in self.desired.pools.values() {
             let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else {
                 continue;
             };
+            let vip = self.probed_vip(pool, check);
+            tunnelled.extend(vip);
             for backend in pool.backends.values() {
+                let id = self.numbers.of_pool(&pool.name).get(&backend.name);
+                let mark = id.filter(|_| vip.is_some()).map(|id| mark_of(BackendId(*id)));
                 let target = Target {
                     backend: backend.address,
-                    address: SocketAddr::new(backend.address, check.port),
-                    mark: None,
+                    address: SocketAddr::new(vip.unwrap_or(backend.address), check.port),
+                    mark,
                     source: None,
                     interval: check.interval,
                     timeout: check.timeout,
@@ -450,10 +479,24 @@ impl Controller {
             }
         }
         self.wanted.targets = Some(targets);
+        self.wanted.tunnelled = Some(tunnelled);
         self.want_destinations();
     }
 
-    /// The same for destinations alone: retired backends need their way as long as their flows live.
+    /// The VIP that a pool's probes connect to; none if they go to the backends themselves.
+    fn probed_vip(&self, pool: &Pool, check: &Health) -> Option<IpAddr> {
+        if check.via == HealthVia::Direct {
+            return None;
+        }
+        let mut vips = self.desired.vips.values().filter(|vip| vip.pool == pool.name);
+        let is_probed = |vip: &&Vip| {
+            let port = vip.key.port == VipPort::Any || vip.key.port == VipPort::Exact(check.port);
+            vip.key.protocol == Protocol::Tcp && port
+        };
+        vips.find(is_probed).map(|vip| vip.key.address)
+    }
+
+    /// The same for destinations alone: retired backends need their way while their flows live.
     fn want_destinations(&mut self) {
         let destinations = self.numbers.backends.values().map(|record| record.address).collect();
         self.wanted.destinations = Some(destinations);

@@ -79,6 +79,13 @@ impl Controller {
                     .to_owned(),
             );
         }
+        if plan::wants_tunnel(new) && !self.options.tunnel {
+            refusals.push(
+                "health checks begin to go through the tunnel when lbd starts: restart it with \
+                 this configuration"
+                    .to_owned(),
+            );
+        }
         if !refusals.is_empty() {
             return Err(Failure::invalid(refusals.join("\n")));
         }

@@ -36,6 +36,8 @@ pub(super) struct PoolState {
     /// The table that is in force.
     pub(super) published: Option<u64>,
     pub(super) view: View,
+    /// An empty table stands in for the one that is waited for.
+    pub(super) is_empty: bool,
     /// It is not configured any more, and goes when no VIP leads to it.
     pub(super) leaving: bool,
     /// Entries that go once the table is in force.
@@ -54,6 +56,7 @@ impl PoolState {
             wait_until,
             published: None,
             view: View::default(),
+            is_empty: false,
             leaving: false,
             purges: Vec::new(),
             waits: false,
@@ -81,7 +84,8 @@ impl PoolState {
     /// To be called after anything that may have moved the tracker's deadline.
     pub(super) fn rewind(&mut self) {
         let tracker = self.tracker.as_ref().and_then(PoolTracker::next_deadline);
-        let wait = Some(self.wait_until).filter(|_| self.tracker.is_none() || self.waits);
+        let waits = self.waits || (self.tracker.is_none() && !self.leaving);
+        let wait = Some(self.wait_until).filter(|_| waits);
         self.deadline = tracker.into_iter().chain(wait).min();
     }
 }
@@ -106,6 +110,7 @@ impl Controller {
         }
         for (name, pool) in &mut self.pools {
             pool.leaving = !self.desired.pools.contains_key(name);
+            pool.rewind();
         }
         let names: Vec<String> = self.desired.pools.keys().cloned().collect();
         for name in names {

@@ -1,5 +1,7 @@
 //! The loop around the controller: one event, then whatever came with it, then what follows.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +10,9 @@ use tokio::sync::mpsc;
 use super::{Controller, Event, Moment};
 use crate::api::Call;
 use crate::config;
+use crate::health::tunnel::Tunnel;
 use crate::health::{HealthEvent, Prober, ProberError};
-use crate::host::netlink::{HostEvent, NetlinkError, Resolver};
+use crate::host::netlink::{HostEvent, NetlinkError, Resolver, links, path_mtus};
 use crate::host::{clock, systemd};
 use crate::shutdown::{Signal, Signals};
 
@@ -19,10 +22,17 @@ const EVENTS_PER_TURN: usize = 1024;
 /// The prober is asked for its state this often; answers may be this old.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Routes to probed VIPs are looked up again this often.
+const ROUTES_INTERVAL: Duration = Duration::from_secs(10);
+/// A pause is never shorter, so that a deadline that has passed already costs no more than this.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
 /// Everything events come from, and what orders go to.
 pub(super) struct World {
     pub(super) prober: Option<Prober>,
     pub(super) resolver: Resolver,
+    /// Wraps the probes that go through the tunnel.
+    pub(super) tunnel: Option<TunnelRoutes>,
     pub(super) health: mpsc::Receiver<HealthEvent>,
     pub(super) host: mpsc::Receiver<HostEvent>,
     pub(super) calls: mpsc::Receiver<Call>,
@@ -47,6 +57,8 @@ enum Wake {
     Event(Box<Event>),
     Reload,
     Stop(&'static str),
+    /// The resolver is gone.
+    Blind,
 }
 
 /// The time, on the two clocks.
@@ -62,11 +74,12 @@ impl World {
         controller: &mut Controller,
     ) -> Result<Option<&'static str>, RunError> {
         let before = now();
-        let pause = controller.deadline(before).saturating_sub(before.boot);
+        let pause = controller.deadline(before).saturating_sub(before.boot).max(PAUSE_MIN);
         match self.wait(pause).await {
             Wake::Event(event) => controller.handle(*event, now()),
             Wake::Reload => reload(controller, &self.config),
             Wake::Stop(signal) => return Ok(Some(signal)),
+            Wake::Blind => return Err(NetlinkError::Ended.into()),
         }
         for _ in 0..EVENTS_PER_TURN {
             let Some(event) = self.more() else { break };
@@ -117,7 +130,10 @@ impl World {
                 Signal::Stop(name) => Wake::Stop(name),
             },
             Some(event) = self.health.recv() => Event::Health(event),
-            Some(event) = self.host.recv() => Event::Host(event),
+            event = self.host.recv() => match event {
+                Some(event) => Event::Host(event),
+                None => return Wake::Blind,
+            },
             Some(call) = self.calls.recv() => Event::Call(call),
             () = tokio::time::sleep(pause) => Event::Tick,
         };
@@ -134,8 +150,11 @@ impl World {
     }
 
     /// Tells prober and resolver what they have to look at now.
-    pub(super) async fn pass_on(&self, controller: &mut Controller) -> Result<(), RunError> {
+    pub(super) async fn pass_on(&mut self, controller: &mut Controller) -> Result<(), RunError> {
         let wanted = controller.take_wanted();
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.follow(wanted.tunnelled, now().boot).await;
+        }
         if let (Some(prober), Some(targets)) = (&self.prober, wanted.targets) {
             prober.set_targets(targets).await?;
         }
@@ -143,6 +162,59 @@ impl World {
             self.resolver.set_destinations(&destinations)?;
         }
         Ok(())
+    }
+}
+
+/// The tunnel's program, and the interfaces on which it has to be: those by which this machine's
+/// own routes to the probed VIPs leave.
+pub(super) struct TunnelRoutes {
+    tunnel: Tunnel,
+    vips: BTreeSet<IpAddr>,
+    due: Duration,
+    /// What fails, so that it is logged once.
+    failing: Option<String>,
+}
+
+impl TunnelRoutes {
+    pub(super) const fn new(tunnel: Tunnel) -> Self {
+        Self { tunnel, vips: BTreeSet::new(), due: Duration::ZERO, failing: None }
+    }
+
+    /// Looks whether the program is where it has to be, when that is due or the VIPs change.
+    async fn follow(&mut self, vips: Option<BTreeSet<IpAddr>>, boot: Duration) {
+        if let Some(vips) = vips.filter(|vips| *vips != self.vips) {
+            self.vips = vips;
+            self.due = boot;
+        }
+        if boot < self.due {
+            return;
+        }
+        self.due = boot + ROUTES_INTERVAL;
+        let failing = self.attach().await.err();
+        if failing != self.failing {
+            match &failing {
+                Some(reason) => tracing::warn!(reason, "probes cannot go through the tunnel"),
+                None => tracing::info!("probes can go through the tunnel again"),
+            }
+            self.failing = failing;
+        }
+    }
+
+    async fn attach(&mut self) -> Result<(), String> {
+        let paths = path_mtus(&self.vips).await.map_err(|error| error.to_string())?;
+        let links = links().await.map_err(|error| error.to_string())?;
+        let mut interfaces = BTreeSet::new();
+        let mut failed = Ok(());
+        for (vip, path) in paths {
+            match path {
+                Ok(path) => interfaces.extend(
+                    links.get(&path.interface).map(|it| (path.interface.to_string(), it.index)),
+                ),
+                Err(reason) => failed = Err(format!("{vip}: {reason}")),
+            }
+        }
+        self.tunnel.set_interfaces(&interfaces).map_err(|error| error.to_string())?;
+        failed
     }
 }
 

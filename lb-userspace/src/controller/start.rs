@@ -7,20 +7,22 @@ use std::time::Duration;
 use lb_common::ABI_VERSION;
 use tokio::sync::mpsc;
 
-use super::run::{RunError, World, now, told};
+use super::run::{RunError, TunnelRoutes, World, now, told};
 use super::{Controller, ControllerError, Options};
 use crate::api::server::{self, ServerError, Serving};
 use crate::api::{CALLS_MAX, Call};
 use crate::config::Loaded;
 use crate::dataplane::{Dataplane, Error as DataplaneError, Sizes};
 use crate::desired::Desired;
+use crate::health::tunnel::{Tunnel, TunnelError};
 use crate::health::{Prober, ProberError, ProberOptions, probe};
 use crate::host::lock::{DIRECTORY, LockError, PinLock};
-use crate::host::netlink::{NeighbourMode, NetlinkError, Resolver, release_all};
+use crate::host::netlink::{Held, NeighbourMode, NetlinkError, Resolver, held, release_all_but};
 use crate::host::preflight::{self, Severity, Wants};
 use crate::host::{clock, systemd};
 use crate::maglev::identity_key;
 use crate::metrics;
+use crate::plan;
 use crate::shutdown::Signals;
 
 /// Neighbours have this long to answer before forwarding begins without them.
@@ -75,6 +77,9 @@ pub enum StartError {
     /// Health checks cannot be made.
     #[error(transparent)]
     Prober(#[from] ProberError),
+    /// Health checks cannot go through the tunnel.
+    #[error("health checks cannot go through the tunnel: {0}; set `via = \"direct\"`")]
+    Tunnel(#[from] TunnelError),
     /// The loop broke.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -121,14 +126,29 @@ pub async fn run(start: Start) -> Result<String, StartError> {
     let pin_path = &desired.dataplane.pin_path;
     let _lock = PinLock::take(Path::new(DIRECTORY), pin_path)?;
     let (calls_sender, calls) = mpsc::channel(CALLS_MAX);
-    let servers = if start.once { Vec::new() } else { listen(&desired, &calls_sender).await? };
-    let (dataplane, is_new) = open(&desired)?;
+    let is_once = start.once;
+    let servers = if is_once { Vec::new() } else { listen(&desired, &calls_sender).await? };
+    let done = begin(start, &desired, calls, servers).await;
+    if done.is_err() && !is_once {
+        remove_socket(&desired.api.socket);
+    }
+    done
+}
+
+/// Opens or makes the maps and works with them; what a start has made that fails goes again.
+async fn begin(
+    start: Start,
+    desired: &Desired,
+    calls: mpsc::Receiver<Call>,
+    servers: Vec<Serving>,
+) -> Result<String, StartError> {
+    let held = held().await?;
+    let (dataplane, is_new) = open(desired)?;
     let result = operate(start, dataplane, calls, servers).await;
-    if let Err((error, is_forwarding)) = result {
-        if is_new && !is_forwarding {
-            undo(pin_path).await;
-        }
-        return Err(error);
+    if let Err((_, false)) = result
+        && is_new
+    {
+        undo(&desired.dataplane.pin_path, &held).await;
     }
     result.map_err(|(error, _)| error)
 }
@@ -153,6 +173,9 @@ fn open(desired: &Desired) -> Result<(Dataplane, bool), StartError> {
         settings.flow_table_size,
     );
     let path = &settings.pin_path;
+    if !Dataplane::was_attached(path)? && !Dataplane::unload(path)?.is_empty() {
+        tracing::warn!(path = %path.display(), "removed what a start left that was killed halfway");
+    }
     let Some(found) = Dataplane::reopen(path)? else {
         return Ok((Dataplane::create(path, &wanted)?, true));
     };
@@ -173,12 +196,13 @@ fn open(desired: &Desired) -> Result<(Dataplane, bool), StartError> {
     Err(StartError::Resized { path: path.clone(), keys: keys.join(", ") })
 }
 
-/// Removes what a failed start has made.
-async fn undo(pin_path: &Path) {
+/// Removes what a failed start has made, but no neighbour that was held before: another lbd in
+/// this network namespace may need it.
+async fn undo(pin_path: &Path, held: &Held) {
     if let Err(error) = Dataplane::unload(pin_path) {
         tracing::error!(reason = %error, "cannot remove the pins of a start that failed");
     }
-    if let Err(error) = release_all().await {
+    if let Err(error) = release_all_but(held).await {
         tracing::warn!(reason = %error, "cannot release neighbours of a start that failed");
     }
 }
@@ -202,6 +226,10 @@ async fn operate(
         tracing::info!(interface, mode, "attached");
         lines.push(format!("attached   {interface}, {mode} XDP"));
     }
+    let detached = controller.detach_others().map_err(|error| (error.into(), true))?;
+    lines.extend(
+        detached.iter().map(|it| format!("detached   {it}: it is not configured any more")),
+    );
     if start.once {
         return Ok(summary(&desired, lines));
     }
@@ -238,9 +266,11 @@ async fn prepare(
     calls: mpsc::Receiver<Call>,
 ) -> Result<(Controller, World), StartError> {
     let signals = Signals::listen().map_err(StartError::Signals)?;
+    let tunnel = if start.once { None } else { load_tunnel(&start.loaded.desired)? };
     let options = Options {
         config: start.config.clone(),
         probes: !start.once,
+        tunnel: tunnel.is_some(),
         hertz: u32::try_from(clock::ticks_per_second()).unwrap_or(u32::MAX),
     };
     let mut controller = Controller::new(dataplane, start.loaded.clone(), options, now())?;
@@ -252,15 +282,28 @@ async fn prepare(
         seed: identity_key(&desired.node.name),
         remembered: controller.remembered(),
         clock: clock::boot_time,
-        connect: Box::new(|it| Box::pin(probe::connect(it))),
+        connect: match &tunnel {
+            Some(tunnel) => tunnel.connect(),
+            None => Box::new(|it| Box::pin(probe::connect(it))),
+        },
     };
     let (prober, health) = Prober::spawn(prober_options)?;
     // A prober that is dropped ends, and its receiver yields nothing.
     let prober = (!start.once).then_some(prober);
     let config = start.config.clone();
-    let world = World { prober, resolver, health, host, calls, signals, config };
+    let tunnel = tunnel.map(TunnelRoutes::new);
+    let mut world = World { prober, resolver, tunnel, health, host, calls, signals, config };
     world.pass_on(&mut controller).await?;
     Ok((controller, world))
+}
+
+/// The program that wraps probes, if there are any to wrap.
+fn load_tunnel(desired: &Desired) -> Result<Option<Tunnel>, StartError> {
+    if !plan::wants_tunnel(desired) {
+        return Ok(None);
+    }
+    let pins = preflight::pin_directory(&desired.dataplane.pin_path, ABI_VERSION);
+    Ok(Some(Tunnel::load(&pins)?))
 }
 
 /// Turns until every pool has its table and every next hop is known or has had its time.

@@ -151,7 +151,7 @@ impl Controller {
         let up = backends.iter().filter(|backend| backend.state == "up").count();
         let up = u32::try_from(up).unwrap_or(u32::MAX);
         let all_down = state.is_some_and(|state| state.view.all_down);
-        let is_unknown = pool.backends.keys().any(|name| self.is_unproven(pool, name, &ids));
+        let is_unknown = pool.backends.keys().any(|name| self.is_unproven(pool, name, ids));
         let is_lost = backends.iter().any(|it| it.state != "down" && self.is_unreachable(it));
         let is_ok = tracker.is_some() && !all_down && up >= pool.min_up && !is_unknown && !is_lost;
         PoolStatus {
@@ -168,7 +168,7 @@ impl Controller {
     }
 
     /// A backend that takes part and of which the probes have said nothing yet.
-    fn is_unproven(&self, pool: &Pool, name: &str, ids: &BTreeMap<&str, u16>) -> bool {
+    fn is_unproven(&self, pool: &Pool, name: &str, ids: &BTreeMap<String, u16>) -> bool {
         let record = ids.get(name).and_then(|id| self.numbers.backends.get(id));
         record.is_some_and(|record| record.member) && self.verdict(pool, name).is_none()
     }
@@ -224,7 +224,10 @@ impl Controller {
         let is_member = self.numbers.backends.get(&id).is_some_and(|record| record.member);
         let error = self.health.backends.get(&key).and_then(|it| it.last_error.as_ref());
         let uncounted = self.health.backends.get(&key).and_then(|it| it.uncounted.as_ref());
-        let why = error.map_or("no probe has passed yet", |(why, _)| why);
+        let why = match (uncounted, error) {
+            (Some((_, why)), _) | (None, Some((why, _))) => why.as_str(),
+            (None, None) => "no probe has passed yet",
+        };
         match self.verdict(pool, name) {
             Some(false) if !is_member => return Some(format!("not in the table yet: {why}")),
             Some(false) => return Some(why.to_owned()),
@@ -237,6 +240,9 @@ impl Controller {
             let old = self.hops.contains_key(&address);
             let old = if old { "; the last known way is used" } else { "" };
             return Some(format!("no next hop: {why}{old}"));
+        }
+        if self.resolved && !self.hops.contains_key(&address) {
+            return Some("its next hop is still looked up".to_owned());
         }
         uncounted.map(|(count, why)| format!("{count} probes could not be made: {why}"))
     }

@@ -22,11 +22,11 @@ impl Controller {
     pub(super) fn trace(&self, question: &TraceQuestion) -> Result<Trace, Failure> {
         let meant = self.meant(&question.target)?;
         let source = question.source;
-        let (same, other): (Vec<(&Vip, u16)>, Vec<(&Vip, u16)>) =
-            meant.into_iter().partition(|(vip, _)| vip.key.address.is_ipv4() == source.is_ipv4());
+        let count = meant.len();
+        let is_same = |(vip, _): &(&Vip, u16)| vip.key.address.is_ipv4() == source.is_ipv4();
+        let same: Vec<(&Vip, u16)> = meant.into_iter().filter(is_same).collect();
         if same.is_empty() {
             let (family, have) = if source.is_ipv4() { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
-            let count = other.len();
             return Err(Failure::invalid(format!(
                 "{source} is an {family} client, and `{}` has only {have} VIPs ({count})",
                 question.target
@@ -137,8 +137,8 @@ impl Controller {
 
     fn way(&self, hop: &NextHop) -> String {
         let link = self.links.iter().find_map(|(name, link)| match link {
-            LinkState::Up(link) if link.index == hop.interface_index => Some(name.clone()),
-            _ => None,
+            LinkState::Up(link) => (link.index == hop.interface_index).then(|| name.clone()),
+            LinkState::Down | LinkState::Gone => None,
         });
         let interface = link.unwrap_or_else(|| format!("interface {}", hop.interface_index));
         let mac = hop.destination_mac.map(|byte| format!("{byte:02x}")).join(":");

@@ -49,6 +49,17 @@ pub enum Error {
         /// This build's version.
         ours: u32,
     },
+    /// Something that no lbd made.
+    #[error(
+        "{found} is no pin of lbd, and {path} must hold nothing else: choose another pin_path, \
+         such as {path}/lb"
+    )]
+    Foreign {
+        /// The pin path.
+        path: PathBuf,
+        /// What was found.
+        found: PathBuf,
+    },
     /// A map below the pin path is missing or of another shape.
     #[error(
         "{path} is not a whole set of pins ({reason}): \

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::io::ErrorKind::{NotFound, ResourceBusy};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use super::memory::{Descriptors, Memory};
 use super::object::{BALANCER, CLOCK, PROGRAM, Sizes};
 use super::{Dataplane, Error};
 use crate::desired::XdpMode;
+use crate::host::pin;
 
 /// The maps, by the names of their pins; the budgets are the program's own.
 const MAPS: [&str; 10] = [
@@ -36,6 +38,11 @@ const MAPS: [&str; 10] = [
     map_name::JOURNAL,
     map_name::BUDGETS,
 ];
+
+/// What the pin of a link begins with; its mode and its interface follow.
+const LINK: &str = "link-";
+/// What the kernel shows in the root of every BPF file system.
+const KERNELS_OWN: [&str; 2] = ["maps.debug", "progs.debug"];
 
 /// An interface the program is attached to.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,7 +63,7 @@ pub(super) struct Kernel {
 
 impl Descriptors for Ebpf {
     fn map(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, name.to_owned());
+        let missing = || io::Error::new(NotFound, name.to_owned());
         match Self::map(self, name).ok_or_else(missing)? {
             Map::Array(data) => Ok(data.fd().as_fd()),
             _ => Err(missing()),
@@ -100,22 +107,32 @@ impl Kernel {
     fn link_pin(&self, interface: &str, native: bool) -> Result<PathBuf, Error> {
         let mode = if native { "native" } else { "generic" };
         match &self.pins {
-            Some(pins) => Ok(pins.join(format!("link-{mode}-{interface}"))),
+            Some(pins) => Ok(pins.join(format!("{LINK}{mode}-{interface}"))),
             None => Err(attach_error(interface, "these maps are not pinned".to_owned())),
         }
     }
 
     fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
-        for native in [true, false] {
-            if self.take_over(interface, native)? {
-                return Ok(Attached { interface: interface.to_owned(), native });
-            }
-        }
         let tries: &[bool] = match mode {
             XdpMode::Native => &[true],
             XdpMode::Generic => &[false],
             XdpMode::Auto => &[true, false],
         };
+        for native in tries.iter().copied() {
+            if self.take_over(interface, native)? {
+                return Ok(Attached { interface: interface.to_owned(), native });
+            }
+        }
+        // The kernel takes no link of one mode while there is one of the other.
+        let others = [true, false].into_iter().filter(|native| !tries.contains(native));
+        let mut other = None;
+        for native in others {
+            let pin = self.link_pin(interface, native)?;
+            if pin.exists() {
+                pin::remove_link(&pin).map_err(|source| pin_error("remove", &pin, source))?;
+                other = Some(native);
+            }
+        }
         let mut failed = None;
         for native in tries {
             match self.attach_new(interface, *native) {
@@ -125,6 +142,10 @@ impl Kernel {
                 // The reason of the mode that was wanted first.
                 Err(error) => failed = failed.or(Some(error)),
             }
+        }
+        // Rather in the mode that is not wanted any more than not at all.
+        if let Some(native) = other {
+            self.attach_new(interface, native)?;
         }
         Err(failed.unwrap_or_else(|| attach_error(interface, "no mode to try".to_owned())))
     }
@@ -236,13 +257,15 @@ impl Dataplane {
     /// They are of another layout version or not whole; they are left as they are.
     pub fn reopen(pin_path: &Path) -> Result<Option<Self>, Error> {
         let dir = Self::version_dir(pin_path);
-        let Ok(entries) = fs::read_dir(pin_path) else { return Ok(None) };
-        for entry in entries.flatten() {
-            let found = entry.file_name().to_string_lossy().into_owned();
-            if entry.path() != dir {
-                let path = pin_path.to_owned();
-                return Err(Error::OtherVersion { path, found, ours: ABI_VERSION });
-            }
+        for found in list(pin_path)?.into_iter().filter(|found| *found != dir) {
+            let path = pin_path.to_owned();
+            return Err(match found.file_name() {
+                Some(name) if is_version(&found) => {
+                    let found = name.to_string_lossy().into_owned();
+                    Error::OtherVersion { path, found, ours: ABI_VERSION }
+                }
+                _ => Error::Foreign { path, found },
+            });
         }
         if !dir.exists() {
             return Ok(None);
@@ -268,10 +291,39 @@ impl Dataplane {
         }
     }
 
-    /// Detaches everything below a pin path and removes the pins; what was removed.
+    /// Detaches from all interfaces but these; the names of those.
     ///
     /// # Errors
     /// A pin cannot be removed.
+    pub fn detach_others(&self, interfaces: &[String]) -> Result<Vec<String>, Error> {
+        let pins = self.kernel.as_ref().and_then(|kernel| kernel.pins.as_ref());
+        let mut detached = Vec::new();
+        for pin in pins.map_or_else(|| Ok(Vec::new()), |pins| list(pins))? {
+            let name = pin.file_name().unwrap_or_default().to_string_lossy();
+            // `link-MODE-INTERFACE`.
+            let interface = name.strip_prefix(LINK).and_then(|rest| rest.split_once('-'));
+            let Some((_, interface)) = interface else { continue };
+            if !interfaces.iter().any(|it| it == interface) {
+                pin::remove_link(&pin).map_err(|source| pin_error("remove", &pin, source))?;
+                detached.push(interface.to_owned());
+            }
+        }
+        Ok(detached)
+    }
+
+    /// Whether a program of this build was ever attached with these pins. Before that nobody
+    /// relies on them: a start that got no further has left them.
+    ///
+    /// # Errors
+    /// The path cannot be read.
+    pub fn was_attached(pin_path: &Path) -> Result<bool, Error> {
+        Ok(list(&Self::version_dir(pin_path))?.iter().any(|pin| is_link(pin)))
+    }
+
+    /// Detaches everything below a pin path and removes the pins; what was removed.
+    ///
+    /// # Errors
+    /// A pin cannot be removed, or what lies there is not all ours.
     pub fn unload(pin_path: &Path) -> Result<Vec<String>, Error> {
         remove_pins(pin_path)
     }
@@ -404,30 +456,56 @@ fn pinned_sizes(pin_path: &Path, dir: &Path) -> Result<Sizes, Error> {
     })
 }
 
-/// Removes the pins of every layout version; a link that loses its pin detaches.
+/// Detaches and removes the pins of every layout version. What else lies there is not ours, and
+/// then nothing is removed.
 fn remove_pins(pin_path: &Path) -> Result<Vec<String>, Error> {
+    let versions = list(pin_path)?;
+    if let Some(found) = versions.iter().find(|path| !is_version(path)) {
+        return Err(Error::Foreign { path: pin_path.to_owned(), found: found.clone() });
+    }
     let mut removed = Vec::new();
-    let list = |path: &Path| -> Result<Vec<PathBuf>, Error> {
-        match fs::read_dir(path) {
-            Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(pin_error("read", path, error)),
-        }
-    };
-    for version in list(pin_path)? {
+    for version in versions {
         let mut pins = list(&version)?;
         // Links first: from then on no packet meets half a data plane.
-        pins.sort_by_key(|pin| {
-            !pin.file_name().is_some_and(|n| n.to_string_lossy().starts_with("link-"))
-        });
+        pins.sort_by_key(|pin| !is_link(pin));
         for pin in pins {
-            fs::remove_file(&pin).map_err(|source| pin_error("remove", &pin, source))?;
+            let done = if is_link(&pin) { pin::remove_link(&pin) } else { fs::remove_file(&pin) };
+            done.map_err(|source| pin_error("remove", &pin, source))?;
             removed.push(pin.display().to_string());
         }
         fs::remove_dir(&version).map_err(|source| pin_error("remove", &version, source))?;
     }
-    if pin_path.exists() {
-        fs::remove_dir(pin_path).map_err(|source| pin_error("remove", pin_path, source))?;
+    match fs::remove_dir(pin_path) {
+        // Another file system may be mounted right there, whose root stays.
+        Err(error) if matches!(error.kind(), NotFound | ResourceBusy) => Ok(removed),
+        Err(source) => Err(pin_error("remove", pin_path, source)),
+        Ok(()) => Ok(removed),
     }
-    Ok(removed)
+}
+
+/// What lies in a directory, by name; nothing if there is none.
+fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    match fs::read_dir(path) {
+        Ok(entries) => {
+            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+            paths.sort();
+            // The kernel's own, in the root of every BPF file system.
+            paths.retain(|path| !KERNELS_OWN.iter().any(|name| path.ends_with(name)));
+            Ok(paths)
+        }
+        Err(error) if error.kind() == NotFound => Ok(Vec::new()),
+        Err(error) => Err(pin_error("read", path, error)),
+    }
+}
+
+/// Whether this is the directory of some layout version.
+fn is_version(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let number = name.as_ref().and_then(|name| name.strip_prefix('v'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok()) && path.is_dir()
+}
+
+/// Whether this is the pin of a link.
+fn is_link(pin: &Path) -> bool {
+    pin.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LINK))
 }

@@ -9,5 +9,6 @@ pub mod lock;
 pub mod membarrier;
 pub mod mtu;
 pub mod netlink;
+pub mod pin;
 pub mod preflight;
 pub mod systemd;

@@ -18,7 +18,8 @@
 //! 3. When the window has closed the base goes (a new table), and later, once a [`Scan`] of the
 //!    flow table *under that table* finds no live entry with another owner than *now*, the slot is
 //!    stateless again. In between no packet can make such an entry any more, which is why the two
-//!    steps are apart.
+//!    steps are apart. An entry that one packet made counts for one window longer, in which a flow
+//!    that lives confirms it; then it does not, else a flood of packets would hold the slot.
 //! 4. A slot remembers up to three former owners, newest first, for the backends' agents to ask. It
 //!    remembers them for [`Settings::history`] after the end of the window; while the window is
 //!    open none is forgotten. A planned change that would need a fourth in more than one slot of a
@@ -147,7 +148,7 @@ impl PoolTracker {
         let now_ms = millis(now);
         let mut changes = Vec::new();
         if let Some(scan) = scan.filter(|scan| scan.revision() == self.revision) {
-            changes.extend(self.release(scan));
+            changes.extend(self.release(scan, now_ms));
         }
         changes.extend(self.close_windows(now_ms));
         if let Some(change) = self.activate_if_due(now_ms) {

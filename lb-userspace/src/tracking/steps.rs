@@ -147,10 +147,12 @@ impl PoolTracker {
         (closed > 0).then(|| self.changed(Change::new(ChangeKind::WindowsClosed, closed)))
     }
 
-    pub(super) fn release(&mut self, scan: &Scan) -> Option<Change> {
+    pub(super) fn release(&mut self, scan: &Scan, now_ms: u64) -> Option<Change> {
         let mut released = 0;
         for (&slot, row) in &mut self.rows {
-            if row.held && row.base == NO_BACKEND && !scan.has_exception(slot) {
+            let with_unconfirmed = now_ms < row.confirmed_ms(&self.settings);
+            let has_exception = || scan.has_exception(slot, with_unconfirmed);
+            if row.held && row.base == NO_BACKEND && !has_exception() {
                 row.held = false;
                 released += 1;
             }

@@ -14,7 +14,7 @@ use lb_common::agent::{
 };
 use lb_common::packet::Buffer;
 use lb_common::verdict::{Action, Counter};
-use lb_userspace::agent::kernel::OBJECT;
+use lb_userspace::dataplane::object::AGENT;
 
 use super::build::*;
 use super::cases::{Case, all};
@@ -75,10 +75,10 @@ impl AgentTables for Tables {
 
 /// The object with the same content in its maps; `None`, said aloud, when that is not permitted.
 fn load(tables: &Tables) -> Option<Ebpf> {
-    if OBJECT.is_empty() {
+    if AGENT.is_empty() {
         return skip("built with LB_SKIP_EBPF");
     }
-    let mut ebpf = match Ebpf::load(OBJECT) {
+    let mut ebpf = match Ebpf::load(AGENT) {
         Ok(ebpf) => ebpf,
         Err(error) => return skip(&error.to_string()),
     };

@@ -56,7 +56,7 @@ fn backends() -> Vec<Backend> {
         let inner_mtu = if number == 5 { 0 } else { 1400 };
         let destination = Address::from(address);
         backends.push(Backend {
-            destination,
+            destination: destination.words(),
             links: [link, Link::default()],
             state: State { inner_mtu, outer, link: 0 }.pack(),
             checksum: if v4 { encap::checksum_base(destination, source) } else { 0 },
@@ -87,7 +87,7 @@ fn fill(control: &mut Control) {
     let index = &mut control.vips[control.vip_root.index()];
     for (first_port, address) in [(16, Address::from_v4(VIP_V4)), (17, Address(vip_v6()))] {
         index.addresses[address_place(address.words(), multiplier)] =
-            AddressEntry { address, first_port, ..AddressEntry::default() };
+            AddressEntry { address: address.words(), first_port, ..AddressEntry::default() };
         let key = port_key(u16::from_ne_bytes(PORT.to_be_bytes()), 6);
         index.ports[first_port as usize] = VipEntry { key, vip: 1, pool: 3, ..VipEntry::default() };
     }
@@ -236,6 +236,10 @@ impl Tables for OneOwner<'_> {
 
     fn jiffies(&self) -> u64 {
         0
+    }
+
+    fn may_look_again(&self, _tick: u16) -> bool {
+        false
     }
 
     fn ingress(&self) -> u32 {

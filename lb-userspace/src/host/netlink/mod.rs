@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use resolver::{Counters, Resolver, links, path_mtus, release_all};
+pub use resolver::{Counters, Held, Resolver, held, links, path_mtus, release_all_but};
 
 /// Most destinations one resolver follows: one per backend id, and backend ids have 15 bits.
 pub const MAX_DESTINATIONS: usize = 32_768;

@@ -443,15 +443,29 @@ pub async fn path_mtus(
     Ok(resolution.paths())
 }
 
-/// Removes every neighbour entry with our mark from the calling thread's network namespace and
-/// returns how many there were: for unloading the data plane.
+/// The neighbour entries with our mark at some time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Held(BTreeSet<Key>);
+
+/// The neighbour entries with our mark in the calling thread's network namespace.
+///
+/// # Errors
+///
+/// Any [`NetlinkError`].
+pub async fn held() -> Result<Held, NetlinkError> {
+    Ok(Held(ours(&mut Requests::open()?).await?.into_iter().collect()))
+}
+
+/// Removes the neighbour entries with our mark from the calling thread's network namespace, but
+/// not these, and returns how many there were: for unloading the data plane.
 ///
 /// # Errors
 ///
 /// Any [`NetlinkError`]; entries not yet removed stay.
-pub async fn release_all() -> Result<usize, NetlinkError> {
+pub async fn release_all_but(kept: &Held) -> Result<usize, NetlinkError> {
     let mut requests = Requests::open()?;
-    let keys = ours(&mut requests).await?;
+    let mut keys = ours(&mut requests).await?;
+    keys.retain(|key| !kept.0.contains(key));
     for keys in keys.chunks(MAX_BATCH) {
         // An entry that has gone by itself in between is as good as removed.
         requests.batch(keys.iter().map(codec::neighbour_release).collect()).await?;
