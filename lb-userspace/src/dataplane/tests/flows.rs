@@ -2,7 +2,7 @@
 
 use lb_common::backend::BackendId;
 use lb_common::decide::Path;
-use lb_common::flow::{State, WAYS, alternate, bucket_of};
+use lb_common::flow::{State, WAYS};
 use lb_common::parse::Segment;
 
 use super::super::Sizes;
@@ -79,10 +79,10 @@ fn datagrams_confirm_and_follow_their_own_timeout() {
 }
 
 #[test]
-fn nothing_is_entered_without_an_owner_nor_for_ends_and_errors() {
+fn nothing_is_entered_without_an_owner_nor_for_errors() {
     let dataplane = with_flows(8);
     for (segment, base) in
-        [(Segment::Open, 0), (Segment::Later, 0), (Segment::End, 7), (Segment::Quoted, 7)]
+        [(Segment::Open, 0), (Segment::Later, 0), (Segment::End, 0), (Segment::Quoted, 7)]
     {
         let (owner, path) = tracked(&dataplane, ask(HASH, segment, 0, base));
         assert_ne!((owner, path), (0, Path::Entry));
@@ -194,6 +194,9 @@ fn no_confirmed_flow_gives_way_to_a_flood() {
     }
 }
 
+/// Tables that are filled.
+const SEEDS: u64 = 64;
+
 #[test]
 fn room_for_n_flows_refuses_fewer_than_one_in_a_million() {
     // The largest number of flows that 2^15 buckets are chosen for: the fullest table there is.
@@ -202,7 +205,8 @@ fn room_for_n_flows_refuses_fewer_than_one_in_a_million() {
     let flows = flows - 1_000;
     assert_eq!(Sizes::buckets_for(flows), buckets);
     let (mut refused, mut entered) = (0, 0);
-    for seed in 0..40 {
+    // A thousand seeds say 0.76 in a million; these take two seconds.
+    for seed in 0..SEEDS {
         let dataplane = with_flows(flows);
         let mut random = Random(seed << 32);
         for _ in 0..flows {
@@ -215,6 +219,7 @@ fn room_for_n_flows_refuses_fewer_than_one_in_a_million() {
         }
     }
     println!("{refused} of {entered} flows were refused");
-    assert!(refused * 1_000_000 <= entered, "{refused} of {entered}");
-    let _ = (alternate(0, 0, 1), bucket_of(0, 1));
+    // Three standard deviations above one in a million.
+    let bound = f64::from(entered) / 1e6;
+    assert!(f64::from(refused) <= bound + 3.0 * bound.sqrt(), "{refused} of {entered}");
 }
