@@ -42,6 +42,8 @@ mod kernel;
 mod memory;
 pub mod object;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod vip_index;
 
 /// ICMP errors that one CPU sends in one tick (about a second) at most; RFC 1812 section 4.3.2.8
