@@ -28,12 +28,30 @@ const OVERFLOWED: u64 = 1 << 14;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum State {
-    /// One packet was seen: may be pushed out, holds no slot.
+    /// One packet was seen: may be pushed out, holds no slot for long.
     Unconfirmed = 0,
     /// A second packet was seen.
     Confirmed = 1,
-    /// FIN or RST was seen: a SYN may open it anew.
-    Closing = 2,
+    /// One packet was seen, FIN or RST.
+    Ended = 2,
+    /// At least two packets were seen, FIN or RST among them.
+    Closing = 3,
+}
+
+impl State {
+    /// Were two packets seen?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_confirmed(self) -> bool {
+        self as u8 & 1 != 0
+    }
+
+    /// Was FIN or RST seen? Then a SYN may open it anew.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_closing(self) -> bool {
+        self as u8 & 2 != 0
+    }
 }
 
 /// One entry; see the module for its bits.
@@ -75,6 +93,7 @@ impl Entry {
         match (self.0 >> 15) & 3 {
             0 => State::Unconfirmed,
             1 => State::Confirmed,
+            2 => State::Ended,
             _ => State::Closing,
         }
     }
@@ -242,7 +261,7 @@ pub enum Class {
     Empty = 1,
     /// An entry past its deadline.
     Past = 2,
-    /// Another flow of which one packet was seen, or its end.
+    /// Another flow of which one packet was seen.
     Unconfirmed = 3,
     /// Another confirmed flow: never replaced.
     Taken = 7,
@@ -283,9 +302,10 @@ impl Room {
     }
 }
 
-/// The cheapest place of a bucket; of unconfirmed and closing flows the one that is nearest to its deadline.
+/// The cheapest place of a bucket; of unconfirmed flows the one that is nearest to its deadline,
+/// but those with at most `spared` ticks left come last.
 #[inline(always)]
-pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
+pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16, spared: u16) -> Room {
     let (mut best, mut entry) = ((Class::Taken as u64) << Room::CLASS, 0);
     let mut way = 0;
     while way < WAYS {
@@ -295,12 +315,13 @@ pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
         let same = used & negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
         let left = here.wrapping_sub(now as u64 + 1) & DEADLINE as u64;
         let alive = used & negative(left.wrapping_sub(DEADLINE as u64 / 2));
-        // Of the states only `Confirmed` has this bit.
+        // As `State::is_confirmed`.
         let taken = here >> 15 & 1;
         let in_use = negative_bit(owner.wrapping_neg());
         // Own 0, empty 1, past 2, unconfirmed 3, taken 7: as `Class`.
         let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));
-        let score = class << Room::CLASS | left << 4 | way as u64;
+        let order = left.wrapping_sub(spared as u64) & DEADLINE as u64;
+        let score = class << Room::CLASS | order << 4 | way as u64;
         let better = negative(score.wrapping_sub(best));
         best = select(better, score, best);
         entry = select(better, here, entry);
