@@ -173,10 +173,12 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
     };
     if owner.0 != 0 {
         let entry = Entry::new(tag, owner, state, flow::deadline(now, idle));
-        // A flood of packets in mid-flow must not push out handshakes, which live shortly.
+        // Handshakes have the shortest time left. A flood of SYNs shall push them out, and not what
+        // has longer to wait for its second packet; but a flood in mid-flow shall not push out new
+        // ones.
         let spared = match ask.segment {
-            Segment::Open => 0,
-            _ => settings.idle.half_open + 2,
+            Segment::Open => flow::SPARE_NONE,
+            _ => (settings.idle.half_open + 2).saturating_sub(flow::SPARED),
         };
         let place = Place { index, mask: settings.bucket_mask, now, spared };
         let entered = enter(tables, place, entry);

@@ -19,6 +19,11 @@ pub const WAYS: usize = 8;
 /// loss means that somebody else succeeded; after this the packet goes on without an entry.
 pub const ATTEMPTS: usize = 3;
 
+/// A handshake is new for so many ticks.
+pub const SPARED: u16 = 3;
+/// As `spared` of [`room`]: no flow has so many ticks left.
+pub const SPARE_NONE: u16 = DEADLINE / 2 + 1;
+
 /// The bits of a deadline; the future is half of them.
 pub const DEADLINE: u16 = 0x3fff;
 /// The mark of a bucket from which a flow went to its other bucket.
@@ -270,7 +275,7 @@ pub enum Class {
 /// A place for a new entry, and how dear it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Class, then ticks left, then the way.
+    /// Class, then whether it comes last, then ticks left, then the way.
     score: u64,
     /// What is there now.
     pub entry: Entry,
@@ -279,6 +284,8 @@ pub struct Room {
 impl Room {
     /// Bits of a score below its class.
     const CLASS: u32 = 20;
+    /// The bit of a score that is set when the entry comes last in its class.
+    const LAST: u32 = 18;
 
     /// Its place in the bucket.
     #[inline(always)]
@@ -303,7 +310,7 @@ impl Room {
 }
 
 /// The cheapest place of a bucket; of unconfirmed flows the one that is nearest to its deadline,
-/// but those with at most `spared` ticks left come last.
+/// but those with `spared` ticks left or up to [`SPARED`] more come last.
 #[inline(always)]
 pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16, spared: u16) -> Room {
     let (mut best, mut entry) = ((Class::Taken as u64) << Room::CLASS, 0);
@@ -320,8 +327,9 @@ pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16, spared: u16) -> Room {
         let in_use = negative_bit(owner.wrapping_neg());
         // Own 0, empty 1, past 2, unconfirmed 3, taken 7: as `Class`.
         let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));
-        let order = left.wrapping_sub(spared as u64) & DEADLINE as u64;
-        let score = class << Room::CLASS | order << 4 | way as u64;
+        let since = left.wrapping_sub(spared as u64) & DEADLINE as u64;
+        let last = negative_bit(since.wrapping_sub(SPARED as u64));
+        let score = class << Room::CLASS | last << Room::LAST | left << 4 | way as u64;
         let better = negative(score.wrapping_sub(best));
         best = select(better, score, best);
         entry = select(better, here, entry);
