@@ -106,7 +106,10 @@ impl World {
     pub(crate) fn repeats(&mut self, id: u32) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         flow.repeats = false;
-        self.plane.forward(flow.hash, Segment::Open);
+        // A SYN that the network holds back until after its flow's FIN opens a new flow.
+        if flow.phase != Phase::HalfClosed {
+            self.plane.forward(flow.hash, Segment::Open);
+        }
     }
 
     pub(crate) fn packet(&mut self, id: u32) {
