@@ -282,8 +282,8 @@ impl Controller {
             }
             Event::Reload(Ok(loaded)) => self.on_reload(*loaded, now),
             Event::Reload(Err(report)) => {
-                let reason = report.render(false);
-                tracing::error!(reason, "the configuration is refused; the old one stays");
+                operator::log_findings(&report);
+                tracing::error!("the configuration is refused; the old one stays");
             }
             Event::Tick => {}
         }
