@@ -61,8 +61,8 @@ mod tests {
             entry if entry.is_empty() => Some((1, 0)),
             entry if entry.tag() == tag => Some((0, 0)),
             entry if !live(entry, now) => Some((2, 0)),
-            entry if entry.state() == State::Unconfirmed => Some((3, entry.remaining(now))),
-            _ => None,
+            entry if entry.state() == State::Confirmed => None,
+            _ => Some((3, entry.remaining(now))),
         }
     }
 

@@ -60,9 +60,10 @@ fn record(entry: Entry, now: u16) -> Option<FlowRecord> {
 /// have gone to its other bucket; how many were emptied.
 ///
 /// Which bucket a flow comes from an entry does not say: either of its two. A mark goes when no
-/// live flow has that bucket as its other one. A flow that goes there meanwhile would need a
-/// bucket full of live confirmed flows; those live a tick at least, so one that has room before
-/// and after this pass had room all the time.
+/// live flow has that bucket as its other one. A flow that goes there meanwhile finds this bucket
+/// without a free place, and an entry made during this pass outlives it (only we empty entries,
+/// and by the time at which the pass began): a bucket with a free place before and after the pass
+/// had one all the time.
 pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
     let mask = u32::try_from(flows.count().saturating_sub(1)).unwrap_or(u32::MAX);
     let mut emptied = 0;
@@ -71,7 +72,7 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
         let Some(bucket) = flows.get(index) else { continue };
         emptied += empty_past(bucket, now);
         let bucket = HostBucket(bucket);
-        if bucket.load(0).overflowed() && !flow::room(&bucket, 0, now).is_taken() {
+        if bucket.load(0).overflowed() && flow::room(&bucket, 0, now, flow::SPARE_NONE).is_free() {
             marked.insert(u32::try_from(index).unwrap_or_default());
         }
     }
@@ -90,7 +91,7 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
     for bucket in marked.into_iter().filter_map(|index| flows.get(index as usize)) {
         let bucket = HostBucket(bucket);
         let first = bucket.load(0);
-        if !flow::room(&bucket, 0, now).is_taken() {
+        if flow::room(&bucket, 0, now, flow::SPARE_NONE).is_free() {
             // Lost to a packet: the next pass does it.
             let _lost = bucket.exchange(0, first, first.replacing(Entry(0)));
         }

@@ -63,9 +63,8 @@ pub(super) struct Kernel {
 
 impl Descriptors for Ebpf {
     fn map(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
-        let Some(Map::Array(data)) = Self::map(self, name) else {
-            return Err(io::Error::new(NotFound, name.to_owned()));
-        };
+        let missing = || io::Error::new(NotFound, name.to_owned());
+        let Some(Map::Array(data)) = Self::map(self, name) else { return Err(missing()) };
         Ok(data.fd().as_fd())
     }
 }

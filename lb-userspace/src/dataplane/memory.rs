@@ -41,7 +41,7 @@ pub(super) struct Region<T> {
 unsafe impl<T> Send for Region<T> {}
 
 impl<T> Region<T> {
-    fn zeroed(count: usize) -> Self {
+    pub(super) fn zeroed(count: usize) -> Self {
         let layout = Layout::array::<T>(count.max(1)).unwrap_or(Layout::new::<T>());
         // SAFETY: T is not zero-sized and count is at least 1.
         let base = unsafe { alloc_zeroed(layout) };
