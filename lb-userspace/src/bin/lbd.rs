@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use lb_userspace::config::{self, Loaded};
-use lb_userspace::controller::start::{self, Start};
+use lb_userspace::controller::start::{self, Start, StartError};
 use lb_userspace::desired::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 /// The configuration, or the machine, is not as it must be.
 const EXIT_REFUSED: u8 = 2;
-/// It ran, and could not go on.
+/// It ran, and could not go on, or was stopped before it forwarded.
 const EXIT_FAILED: u8 = 1;
 
 /// Balances packets to virtual addresses over backends, in the kernel; this is what tells it how.
@@ -69,14 +69,17 @@ fn run(args: Args) -> Result<(), (u8, String)> {
     } else {
         runtime.block_on(start::run(start))
     };
-    let text = done.map_err(|error| (EXIT_FAILED, format!("lbd: {error}")))?;
+    let text = done.map_err(|error| {
+        let has_run = matches!(error, StartError::Run(_) | StartError::Stopped(_));
+        (if has_run { EXIT_FAILED } else { EXIT_REFUSED }, format!("lbd: {error}"))
+    })?;
     if !text.is_empty() {
         drop(writeln!(io::stdout(), "{text}"));
     }
     Ok(())
 }
 
-async fn check(loaded: &Loaded) -> Result<String, start::StartError> {
+async fn check(loaded: &Loaded) -> Result<String, StartError> {
     start::check_machine(&loaded.desired).await?;
     Ok("configuration and machine are fit".to_owned())
 }

@@ -70,10 +70,10 @@ fn edit(lab: &Lab, from: &str, to: &str) {
     fs::write(&path, text.replace(from, to)).unwrap();
 }
 
-/// Runs a program that must fail, and returns what it says.
+/// Runs lbd or lbctl, which must refuse (exit status 2), and returns what it says.
 fn refusal(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(!output.status.success(), "it did not fail: {text}");
+    assert_eq!(output.status.code(), Some(2), "{text}");
     text
 }
