@@ -1,5 +1,6 @@
 //! The flow table under races: several CPUs, a flood and the ager over the same memory.
 
+use std::cell::Cell;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use lb_common::backend::{Backend, BackendId};
 use lb_common::control::Control;
 use lb_common::decide::{Path, Question};
+use lb_common::flow::{Bucket, Entry};
 use lb_common::parse::Segment;
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
@@ -24,9 +26,31 @@ struct Shared<'a> {
 // SAFETY: the flow table's words are atomics, and nothing else is written while threads run.
 unsafe impl Sync for Shared<'_> {}
 
+/// A bucket whose CPU sometimes hesitates between choosing a place and taking it, so that others
+/// come in between far more often than on real CPUs.
+struct Hesitant<'a>(HostBucket<'a>);
+
+thread_local! {
+    static CHANCE: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Bucket for Hesitant<'_> {
+    fn load(&self, way: usize) -> Entry {
+        self.0.load(way)
+    }
+
+    fn exchange(&self, way: usize, old: Entry, new: Entry) -> bool {
+        CHANCE.set(CHANCE.get() + old.0 % 7 + 1);
+        if CHANCE.get().is_multiple_of(8) {
+            std::thread::yield_now();
+        }
+        self.0.exchange(way, old, new)
+    }
+}
+
 impl Tables for Shared<'_> {
     type Bucket<'b>
-        = HostBucket<'b>
+        = Hesitant<'b>
     where
         Self: 'b;
 
@@ -46,8 +70,8 @@ impl Tables for Shared<'_> {
         None
     }
 
-    fn bucket(&self, index: u32) -> Option<HostBucket<'_>> {
-        self.memory.flows.get(index as usize).map(HostBucket)
+    fn bucket(&self, index: u32) -> Option<Hesitant<'_>> {
+        self.memory.flows.get(index as usize).map(|bucket| Hesitant(HostBucket(bucket)))
     }
 
     fn jiffies(&self) -> u64 {
