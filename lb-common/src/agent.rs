@@ -8,11 +8,6 @@
 //! (RFC 2003, RFC 2473, RFC 4213) or GUE variant 0 (draft-ietf-intarea-gue-09), and its inner
 //! destination is a VIP. Whatever is not for a VIP passes untouched, so that a tunnel device of
 //! the kernel can still have it.
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    reason = "offsets are at most packet::MAX_OFFSET"
-)]
 
 use crate::addr::{Address, v4_words};
 use crate::backend::Outer;

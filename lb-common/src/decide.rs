@@ -156,7 +156,7 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
     }
     if let Some(found) = found {
         // A SYN re-owns nothing that lives, and confirms nothing: it may be late or spoofed.
-        let reopens = ask.segment == Segment::Open && matches!(found.entry.state(), State::Closing);
+        let reopens = ask.segment == Segment::Open && found.entry.state().is_closing();
         if !reopens {
             touch(settings.idle, ask, &holder, found, now);
             return (found.entry.owner(), Path::Entry);
@@ -165,19 +165,27 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
     let (owner, path) = match ask.segment {
         Segment::Open | Segment::Datagram => (ask.slot.backend(), Path::New),
         _ if ask.base.0 != 0 => (ask.base, Path::Base),
-        _ => (ask.slot.backend(), Path::Miss),
+        Segment::Later | Segment::End | Segment::Quoted => (ask.slot.backend(), Path::Miss),
     };
     let (state, idle) = match ask.segment {
         Segment::Open => (State::Unconfirmed, settings.idle.half_open),
         Segment::Datagram => (State::Unconfirmed, ask.udp_idle),
         // Perhaps the flow's only packet in this window, and half-closed flows go on.
-        Segment::End if ask.base.0 != 0 => (State::Closing, settings.idle.closing),
+        Segment::End if ask.base.0 != 0 => (State::Ended, settings.idle.closing),
         Segment::Quoted | Segment::End => return (owner, path),
         Segment::Later => (State::Unconfirmed, settings.idle.established),
     };
     if owner.0 != 0 {
         let entry = Entry::new(tag, owner, state, flow::deadline(now, idle));
-        let entered = enter(tables, index, settings.bucket_mask, entry, now);
+        // Handshakes have the shortest time left. A flood of SYNs shall push them out, and not what
+        // has longer to wait for its second packet; but a flood in mid-flow shall not push out new
+        // ones.
+        let spared = match ask.segment {
+            Segment::Open => flow::SPARE_NONE,
+            _ => (settings.idle.half_open + 2).saturating_sub(flow::SPARED),
+        };
+        let place = Place { index, mask: settings.bucket_mask, now, spared };
+        let entered = enter(tables, place, entry);
         if !entered && ask.segment == Segment::Open && ask.base.0 != 0 {
             // There the flow's next packet will go.
             return (ask.base, Path::Base);
@@ -198,7 +206,7 @@ fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, n
             }
             found.entry.touched(state, flow::deadline(now, idle.half_open))
         }
-        (Segment::End, _) | (_, State::Closing) => {
+        (Segment::End, _) | (_, State::Closing | State::Ended) => {
             found.entry.touched(State::Closing, flow::deadline(now, idle.closing))
         }
         (Segment::Datagram, _) => {
@@ -212,20 +220,31 @@ fn touch<B: Bucket>(idle: Idle, ask: Question, bucket: &B, found: flow::Found, n
     }
 }
 
+/// Where a flow may be entered.
+#[derive(Clone, Copy)]
+struct Place {
+    index: u32,
+    mask: u32,
+    now: u16,
+    /// See [`flow::room`].
+    spared: u16,
+}
+
 /// Enters a flow: in its bucket if nobody loses an entry there, else in the other one likewise,
-/// else in the place of an unconfirmed or closing flow, else not at all (false). A flood finds every bucket full; past
-/// the budget for second looks it pushes out its own kind without one.
+/// else in the place of an unconfirmed flow, else not at all (false). A flood finds
+/// every bucket full; past the budget for second looks it pushes out its own kind without one.
 #[inline(always)]
-fn enter<T: Tables>(tables: &T, index: u32, mask: u32, entry: Entry, now: u16) -> bool {
+fn enter<T: Tables>(tables: &T, place: Place, entry: Entry) -> bool {
+    let Place { index, mask, now, spared } = place;
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         attempt += 1;
         let Some(bucket) = tables.bucket(index) else { return false };
-        let room = flow::room(&bucket, entry.tag(), now);
+        let room = flow::room(&bucket, entry.tag(), now, spared);
         if room.is_taken() || (!room.is_free() && tables.may_look_again(now)) {
             let other = flow::alternate(index, entry.tag(), mask);
             let Some(other) = tables.bucket(other) else { return false };
-            let there = flow::room(&other, entry.tag(), now);
+            let there = flow::room(&other, entry.tag(), now, spared);
             if there.is_free() || (room.is_taken() && !there.is_taken()) {
                 // The mark first: a lookup must never miss what lies in the other bucket.
                 let first = bucket.load(0);

@@ -19,6 +19,11 @@ pub const WAYS: usize = 8;
 /// loss means that somebody else succeeded; after this the packet goes on without an entry.
 pub const ATTEMPTS: usize = 3;
 
+/// A handshake is new for so many ticks.
+pub const SPARED: u16 = 3;
+/// As `spared` of [`room`]: no flow has so many ticks left.
+pub const SPARE_NONE: u16 = DEADLINE / 2 + 1;
+
 /// The bits of a deadline; the future is half of them.
 pub const DEADLINE: u16 = 0x3fff;
 /// The mark of a bucket from which a flow went to its other bucket.
@@ -28,12 +33,30 @@ const OVERFLOWED: u64 = 1 << 14;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum State {
-    /// One packet was seen: may be pushed out, holds no slot.
+    /// One packet was seen: may be pushed out, holds no slot for long.
     Unconfirmed = 0,
     /// A second packet was seen.
     Confirmed = 1,
-    /// FIN or RST was seen: a SYN may open it anew.
-    Closing = 2,
+    /// One packet was seen, FIN or RST.
+    Ended = 2,
+    /// At least two packets were seen, FIN or RST among them.
+    Closing = 3,
+}
+
+impl State {
+    /// Were two packets seen?
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_confirmed(self) -> bool {
+        self as u8 & 1 != 0
+    }
+
+    /// Was FIN or RST seen? Then a SYN may open it anew.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_closing(self) -> bool {
+        self as u8 & 2 != 0
+    }
 }
 
 /// One entry; see the module for its bits.
@@ -75,6 +98,7 @@ impl Entry {
         match (self.0 >> 15) & 3 {
             0 => State::Unconfirmed,
             1 => State::Confirmed,
+            2 => State::Ended,
             _ => State::Closing,
         }
     }
@@ -183,7 +207,7 @@ fn negative(x: u64) -> u64 {
     }
     #[cfg(not(target_arch = "bpf"))]
     {
-        (x as i64 >> 63) as u64
+        (x.cast_signed() >> 63).cast_unsigned()
     }
 }
 
@@ -242,7 +266,7 @@ pub enum Class {
     Empty = 1,
     /// An entry past its deadline.
     Past = 2,
-    /// Another flow of which one packet was seen, or its end.
+    /// Another flow of which one packet was seen.
     Unconfirmed = 3,
     /// Another confirmed flow: never replaced.
     Taken = 7,
@@ -251,7 +275,7 @@ pub enum Class {
 /// A place for a new entry, and how dear it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Class, then ticks left, then the way.
+    /// Class, then whether it comes last, then ticks left, then the way.
     score: u64,
     /// What is there now.
     pub entry: Entry,
@@ -260,6 +284,8 @@ pub struct Room {
 impl Room {
     /// Bits of a score below its class.
     const CLASS: u32 = 20;
+    /// The bit of a score that is set when the entry comes last in its class.
+    const LAST: u32 = 18;
 
     /// Its place in the bucket.
     #[inline(always)]
@@ -283,9 +309,10 @@ impl Room {
     }
 }
 
-/// The cheapest place of a bucket; of unconfirmed and closing flows the one that is nearest to its deadline.
+/// The cheapest place of a bucket; of unconfirmed flows the one that is nearest to its deadline,
+/// but those with `spared` ticks left or up to [`SPARED`] more come last.
 #[inline(always)]
-pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
+pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16, spared: u16) -> Room {
     let (mut best, mut entry) = ((Class::Taken as u64) << Room::CLASS, 0);
     let mut way = 0;
     while way < WAYS {
@@ -295,12 +322,14 @@ pub fn room<B: Bucket>(bucket: &B, tag: u32, now: u16) -> Room {
         let same = used & negative(((here >> 32) ^ tag as u64).wrapping_sub(1));
         let left = here.wrapping_sub(now as u64 + 1) & DEADLINE as u64;
         let alive = used & negative(left.wrapping_sub(DEADLINE as u64 / 2));
-        // Of the states only `Confirmed` has this bit.
+        // As `State::is_confirmed`.
         let taken = here >> 15 & 1;
         let in_use = negative_bit(owner.wrapping_neg());
         // Own 0, empty 1, past 2, unconfirmed 3, taken 7: as `Class`.
         let class = !same & (1 + in_use + (alive & (1 + (taken << 2))));
-        let score = class << Room::CLASS | left << 4 | way as u64;
+        let since = left.wrapping_sub(spared as u64) & DEADLINE as u64;
+        let last = negative_bit(since.wrapping_sub(SPARED as u64));
+        let score = class << Room::CLASS | last << Room::LAST | left << 4 | way as u64;
         let better = negative(score.wrapping_sub(best));
         best = select(better, score, best);
         entry = select(better, here, entry);

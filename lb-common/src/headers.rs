@@ -52,7 +52,10 @@ impl Be32 {
 }
 
 macro_rules! wire {
-    ($($(#[$doc:meta])* $name:ident $size:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $size:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }
+    )*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,6 +7,11 @@
 //! packet -> headers -> parse -> vip -> hash -> table -> flow -> decide -> encap | icmp
 //! ```
 #![no_std]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "words are packed and cut: a cast is how a field is taken out"
+)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod addr;

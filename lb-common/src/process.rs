@@ -104,7 +104,9 @@ fn forward<P: Packet, T: Tables>(
         // RFC 4443 section 2.4 (e): no error about an error.
         let answer = match flow.segment {
             Segment::Quoted => Answer::NONE,
-            _ => Answer::new(&flow.inner, state.inner_mtu),
+            Segment::Open | Segment::Later | Segment::End | Segment::Datagram => {
+                Answer::new(&flow.inner, state.inner_mtu)
+            }
         };
         return Verdict { answer, ..Verdict::new(Outcome::TooBig, vip, owner) };
     }

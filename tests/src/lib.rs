@@ -6,4 +6,5 @@
 pub mod demo;
 pub mod flows;
 pub mod lab;
+pub mod openmetrics;
 pub mod packet;

@@ -64,7 +64,7 @@ async fn refuse_other_file_systems(pin_path: &Path) -> Result<()> {
     let wants = Wants { pin_path, interfaces: &[], layout: ABI_VERSION };
     match preflight::gather(&wants).await.pin_file_system {
         PinFileSystem::Bpf => Ok(()),
-        PinFileSystem::Other(_) => {
+        PinFileSystem::Other => {
             bail!("{} is not on a BPF file system: nothing is removed", pin_path.display())
         }
         PinFileSystem::Unknown(reason) => bail!("cannot look at {}: {reason}", pin_path.display()),

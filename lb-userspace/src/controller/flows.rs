@@ -22,9 +22,8 @@ const CENSUS_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Notes a flow of a pool in the pool's scan.
 pub fn note(scan: &mut Scan, flow: &FlowRecord, slots: u32) {
-    // A flow that closes still has packets on their way.
-    let confirmed = flow.state != State::Unconfirmed;
-    scan.note(slot_of(flow.tag, slots), flow.owner.0, confirmed);
+    // Also one that closes: it still has packets on their way.
+    scan.note(slot_of(flow.tag, slots), flow.owner.0, flow.state.is_confirmed());
 }
 
 /// Removes the flows that have to go, once a pool's table is in force: those that `purges` take,
@@ -41,7 +40,7 @@ pub fn purge(
     }
     dataplane.remove_flows(|flow| {
         let (slot, owner) = (slot_of(flow.tag, tracker.slots()), flow.owner.0);
-        let confirmed = flow.state != State::Unconfirmed;
+        let confirmed = flow.state.is_confirmed();
         purges.iter().any(|purge| purge.takes(slot, owner, confirmed))
             || (released && tracker.is_released(owner))
     })
@@ -146,7 +145,7 @@ impl Controller {
             let state = match flow.state {
                 State::Unconfirmed => 0,
                 State::Confirmed => 1,
-                State::Closing => 2,
+                State::Ended | State::Closing => 2,
             };
             states[state] += 1;
             if let Some(count) = by_owner.get_mut(owner) {

@@ -25,9 +25,7 @@ use crate::api::{Call, Failure, Request, Response};
 use crate::config::Loaded;
 use crate::config::diagnostic::Report;
 use crate::dataplane::{Attached, Dataplane, Error as DataplaneError};
-use crate::desired::{
-    Desired, Health, HealthVia, Pool, Port as VipPort, Protocol, Secret, Vip, XdpMode,
-};
+use crate::desired::{Desired, Secret, XdpMode};
 use crate::health::{BackendKey, HealthEvent, HealthReport, Target, Thresholds};
 use crate::host::netlink::{HostEvent, Link, NextHop, Unresolved};
 use crate::state::{Journal, JournalError, NoNumber, Numbers, Override, Room};
@@ -284,8 +282,8 @@ impl Controller {
             }
             Event::Reload(Ok(loaded)) => self.on_reload(*loaded, now),
             Event::Reload(Err(report)) => {
-                let reason = report.render(false);
-                tracing::error!(reason, "the configuration is refused; the old one stays");
+                operator::log_findings(&report);
+                tracing::error!("the configuration is refused; the old one stays");
             }
             Event::Tick => {}
         }
@@ -461,7 +459,7 @@ impl Controller {
             let Some(check) = pool.health.as_ref().filter(|_| self.options.probes) else {
                 continue;
             };
-            let vip = self.probed_vip(pool, check);
+            let vip = check.via.vip();
             tunnelled.extend(vip);
             for backend in pool.backends.values() {
                 let id = self.numbers.of_pool(&pool.name).get(&backend.name);
@@ -470,7 +468,7 @@ impl Controller {
                     backend: backend.address,
                     address: SocketAddr::new(vip.unwrap_or(backend.address), check.port),
                     mark,
-                    source: None,
+                    source: vip.and_then(|vip| self.desired.node.outer_source(vip)),
                     interval: check.interval,
                     timeout: check.timeout,
                     thresholds: Thresholds { rise: check.rise, fall: check.fall },
@@ -481,19 +479,6 @@ impl Controller {
         self.wanted.targets = Some(targets);
         self.wanted.tunnelled = Some(tunnelled);
         self.want_destinations();
-    }
-
-    /// The VIP that a pool's probes connect to; none if they go to the backends themselves.
-    fn probed_vip(&self, pool: &Pool, check: &Health) -> Option<IpAddr> {
-        if check.via == HealthVia::Direct {
-            return None;
-        }
-        let mut vips = self.desired.vips.values().filter(|vip| vip.pool == pool.name);
-        let is_probed = |vip: &&Vip| {
-            let port = vip.key.port == VipPort::Any || vip.key.port == VipPort::Exact(check.port);
-            vip.key.protocol == Protocol::Tcp && port
-        };
-        vips.find(is_probed).map(|vip| vip.key.address)
     }
 
     /// The same for destinations alone: retired backends need their way while their flows live.

@@ -7,7 +7,7 @@ use super::{Controller, Moment};
 use crate::api::requests::{BackendAction, BackendChange, ConfigText};
 use crate::api::types::{Outcome, PlanLine};
 use crate::api::{API_VERSION, Failure};
-use crate::config::diagnostic::{Source, closest};
+use crate::config::diagnostic::{Report, Source, View, closest};
 use crate::config::{self, Loaded};
 use crate::desired::{BackendState, Desired};
 use crate::host::clock;
@@ -54,10 +54,7 @@ impl Controller {
 
     /// The configuration was read again by lbd itself.
     pub(super) fn on_reload(&mut self, loaded: Loaded, now: Moment) {
-        let warnings = loaded.warnings.render(false);
-        if !warnings.is_empty() {
-            tracing::warn!(warnings, "the configuration has warnings");
-        }
+        log_findings(&loaded.warnings);
         match self.planned(loaded, None) {
             Ok(planned) => {
                 self.take(planned, now);
@@ -81,8 +78,8 @@ impl Controller {
         }
         if plan::wants_tunnel(new) && !self.options.tunnel {
             refusals.push(
-                "health checks begin to go through the tunnel when lbd starts: restart it with \
-                 this configuration"
+                "health checks cannot go through the tunnel here (see the log of lbd's start): set \
+                 `via = \"direct\"`"
                     .to_owned(),
             );
         }
@@ -177,7 +174,7 @@ impl Controller {
         let pool = self.desired.pools.get(pool_name);
         let pool = pool.ok_or_else(|| unknown("pool", pool_name, &known))?.clone();
         let known: Vec<&str> = pool.backends.keys().map(String::as_str).collect();
-        let what = format!("backend of pool `{pool_name}`");
+        let what = format!("backend of pool {pool_name} called");
         let backend = pool.backends.get(name).ok_or_else(|| unknown(&what, name, &known))?;
         let before = plan::effective(backend, self.overrides.get(&full));
         let mut by_operator = self.overrides.get(&full).copied().unwrap_or_default();
@@ -219,6 +216,20 @@ impl Controller {
             self.settle(now);
         }
         Ok(outcome)
+    }
+}
+
+/// A line for each finding: drawings of a file do not survive a log.
+pub(super) fn log_findings(report: &Report) {
+    for View { id, severity, title, file, line, column, help } in report.views() {
+        let place = [line, column].into_iter().flatten().map(|number| format!(":{number}"));
+        let file = file.map_or_else(String::new, |file| file.display().to_string());
+        let at = format!("{file}{}", place.collect::<String>());
+        let help = help.join("; ");
+        match severity {
+            "error" => tracing::error!(id, at, help, "{title}"),
+            _ => tracing::warn!(id, at, help, "{title}"),
+        }
     }
 }
 

@@ -297,13 +297,18 @@ async fn prepare(
     Ok((controller, world))
 }
 
-/// The program that wraps probes, if there are any to wrap.
+/// The program that wraps probes. Loaded even if there are none to wrap yet, since the next
+/// configuration may have some; only then nobody minds if it cannot be.
 fn load_tunnel(desired: &Desired) -> Result<Option<Tunnel>, StartError> {
-    if !plan::wants_tunnel(desired) {
-        return Ok(None);
-    }
     let pins = preflight::pin_directory(&desired.dataplane.pin_path, ABI_VERSION);
-    Ok(Some(Tunnel::load(&pins)?))
+    match Tunnel::load(&pins) {
+        Ok(tunnel) => Ok(Some(tunnel)),
+        Err(error) if plan::wants_tunnel(desired) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(reason = %error, "health checks cannot go through the tunnel");
+            Ok(None)
+        }
+    }
 }
 
 /// Turns until every pool has its table and every next hop is known or has had its time.

@@ -127,6 +127,9 @@ impl Controller {
         if pool.all_down {
             return format!("pool {name}: all backends are down, so all are used");
         }
+        if is_unshared(pool) {
+            return format!("pool {name}: no backend takes new flows");
+        }
         if pool.up < desired.min_up {
             return format!("pool {name}: {} up, fewer than min_up {}", pool.up, desired.min_up);
         }
@@ -154,7 +157,7 @@ impl Controller {
         let is_unknown = pool.backends.keys().any(|name| self.is_unproven(pool, name, ids));
         let is_lost = backends.iter().any(|it| it.state != "down" && self.is_unreachable(it));
         let is_ok = tracker.is_some() && !all_down && up >= pool.min_up && !is_unknown && !is_lost;
-        PoolStatus {
+        let mut status = PoolStatus {
             name: pool.name.clone(),
             generation: tracker.map_or(0, PoolTracker::generation),
             state: tracker.map_or("starting", |it| it.phase(now.boot).name()).to_owned(),
@@ -164,7 +167,11 @@ impl Controller {
             up,
             all_down,
             backends,
+        };
+        if is_unshared(&status) {
+            status.health = Health::Degraded;
         }
+        status
     }
 
     /// A backend that takes part and of which the probes have said nothing yet.
@@ -325,6 +332,12 @@ impl Controller {
         });
         Ok(Snapshot { status, stats, probe_seconds: probe_seconds.collect() })
     }
+}
+
+/// Whether nobody owns a slot, so that every packet is dropped: all drain or weigh nothing, or
+/// there is none.
+fn is_unshared(pool: &PoolStatus) -> bool {
+    pool.state != "starting" && pool.backends.iter().all(|backend| backend.slots == 0)
 }
 
 fn add(sums: &mut BTreeMap<String, Count>, counters: &VipCounters) {

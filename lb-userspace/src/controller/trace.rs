@@ -72,7 +72,12 @@ impl Controller {
             let port = port.unwrap_or_default();
             return Err(Failure::unknown(format!("`{name}` has no VIP on port {port}")));
         }
-        meant.into_iter().map(|vip| Ok((vip, chosen(vip, port)?))).collect()
+        // Those that serve any port are left out where others answer the question.
+        let mut answers = meant.into_iter().map(|vip| Ok((vip, chosen(vip, port)?)));
+        match answers.clone().filter_map(Result::ok).collect::<Vec<(&Vip, u16)>>() {
+            known if known.is_empty() => answers.next().transpose().map(Vec::from_iter),
+            known => Ok(known),
+        }
     }
 
     fn traced(&self, source: SocketAddr, vip: &Vip, port: u16) -> Result<TracedFlow, Failure> {

@@ -10,7 +10,8 @@ use crate::host::membarrier::GracePeriodError;
 pub enum Error {
     /// The configuration asks for more slots than `max_slots` has room for.
     #[error(
-        "no room for a table of {slots} slots: raise dataplane.max_slots (twice the slots of all pools)"
+        "no room for a table of {slots} slots: \
+         raise dataplane.max_slots (twice the slots of all pools)"
     )]
     NoRoom {
         /// The table's size.

@@ -72,7 +72,7 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
         let Some(bucket) = flows.get(index) else { continue };
         emptied += empty_past(bucket, now);
         let bucket = HostBucket(bucket);
-        if bucket.load(0).overflowed() && flow::room(&bucket, 0, now).is_free() {
+        if bucket.load(0).overflowed() && flow::room(&bucket, 0, now, flow::SPARE_NONE).is_free() {
             marked.insert(u32::try_from(index).unwrap_or_default());
         }
     }
@@ -91,7 +91,7 @@ pub(super) fn age(flows: &Region<[AtomicU64; WAYS]>, now: u16) -> usize {
     for bucket in marked.into_iter().filter_map(|index| flows.get(index as usize)) {
         let bucket = HostBucket(bucket);
         let first = bucket.load(0);
-        if flow::room(&bucket, 0, now).is_free() {
+        if flow::room(&bucket, 0, now, flow::SPARE_NONE).is_free() {
             // Lost to a packet: the next pass does it.
             let _lost = bucket.exchange(0, first, first.replacing(Entry(0)));
         }

@@ -64,10 +64,8 @@ pub(super) struct Kernel {
 impl Descriptors for Ebpf {
     fn map(&self, name: &str) -> io::Result<BorrowedFd<'_>> {
         let missing = || io::Error::new(NotFound, name.to_owned());
-        match Self::map(self, name).ok_or_else(missing)? {
-            Map::Array(data) => Ok(data.fd().as_fd()),
-            _ => Err(missing()),
-        }
+        let Some(Map::Array(data)) = Self::map(self, name) else { return Err(missing()) };
+        Ok(data.fd().as_fd())
     }
 }
 
@@ -257,7 +255,7 @@ impl Dataplane {
     /// They are of another layout version or not whole; they are left as they are.
     pub fn reopen(pin_path: &Path) -> Result<Option<Self>, Error> {
         let dir = Self::version_dir(pin_path);
-        for found in list(pin_path)?.into_iter().filter(|found| *found != dir) {
+        if let Some(found) = list(pin_path)?.into_iter().find(|found| *found != dir) {
             let path = pin_path.to_owned();
             return Err(match found.file_name() {
                 Some(name) if is_version(&found) => {

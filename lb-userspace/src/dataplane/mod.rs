@@ -6,18 +6,19 @@
 //! run what production runs.
 
 use std::collections::BTreeMap;
+use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lb_common::addr::Address;
 use lb_common::backend::{Backend, BackendId, Link, Outer, State};
-use lb_common::control::{Idle, Settings};
+use lb_common::control::{Control, Idle, Settings};
 use lb_common::encap::checksum_base;
 use lb_common::flow;
 use lb_common::hash::HashKey;
 use lb_common::table::{History, HistoryRow, Pool, SLOTS_PER_HISTORY_ROW, Slot, SlotRow, Table};
-use lb_common::vip::VipRoot;
+use lb_common::vip::VipIndex;
 use lb_common::{MAX_POOLS, SLOTS_PER_ROW};
 
 pub use self::error::Error;
@@ -147,7 +148,9 @@ impl Dataplane {
         let Some(control) = self.memory.control.place(0) else { return };
         // SAFETY: inside the mapping; fields are independent of each other, and programs read
         // each with one load.
-        unsafe { (&raw mut (*control).settings).write_volatile(settings) }
+        unsafe {
+            field::<_, Settings>(control, offset_of!(Control, settings)).write_volatile(settings)
+        }
     }
 
     /// Ticks of a duration, rounded up; at most [`Idle::MAX`] less one.
@@ -226,11 +229,11 @@ impl Dataplane {
             // SAFETY: inside the mapping, aligned.
             unsafe { place.write_volatile(backend) }
         }
-        let links = place.wrapping_byte_add(std::mem::offset_of!(Backend, links)).cast::<Link>();
+        let links = field::<_, Link>(place, offset_of!(Backend, links));
         let spare = links.wrapping_add(usize::from(link));
         // SAFETY: inside the element; programs use the other copy until `state` changes.
         unsafe { spare.write_volatile(spec.link.unwrap_or_default()) }
-        let state = place.wrapping_byte_add(std::mem::offset_of!(Backend, state)).cast::<u32>();
+        let state = field::<_, u32>(place, offset_of!(Backend, state));
         // SAFETY: inside the element, aligned, only accessed as a 32-bit word.
         let state = unsafe { AtomicU32::from_ptr(state) };
         state.store(State { inner_mtu, outer, link }.pack(), Ordering::Release);
@@ -247,7 +250,8 @@ impl Dataplane {
         history: &[[u16; 4]],
         generation: u32,
     ) -> Result<(), Error> {
-        let count = u32::try_from(slots.len()).map_err(|_| Error::NoRoom { slots: slots.len() })?;
+        let no_room = Error::NoRoom { slots: slots.len() };
+        let Ok(count) = u32::try_from(slots.len()) else { return Err(no_room) };
         if usize::from(pool) >= MAX_POOLS || history.len() != slots.len() {
             return Err(Error::NoPool { pool });
         }
@@ -279,13 +283,13 @@ impl Dataplane {
     fn swap_table(&mut self, pool: u16, table: Table) -> Result<(), Error> {
         let Some(old) = self.pool(pool) else { return Err(Error::NoPool { pool }) };
         let Some(control) = self.memory.control.place(0) else { return Ok(()) };
-        // SAFETY: the pool's number was checked; inside the mapping.
-        let place = unsafe { (&raw mut (*control).pools).cast::<Pool>().add(usize::from(pool)) };
+        let pools = field::<_, Pool>(control, offset_of!(Control, pools));
+        let place = pools.wrapping_add(usize::from(pool));
         let spare = (old.live & 1) ^ 1;
         let tables = place.cast::<Table>().wrapping_add(spare as usize);
         // SAFETY: inside the pool; programs use the other table until `live` changes.
         unsafe { tables.write_volatile(table) }
-        let live = place.wrapping_byte_add(std::mem::offset_of!(Pool, live)).cast::<u32>();
+        let live = field::<_, u32>(place, offset_of!(Pool, live));
         // SAFETY: inside the pool, aligned, only accessed as a 32-bit word.
         let live = unsafe { AtomicU32::from_ptr(live) };
         live.store(spare, Ordering::Release);
@@ -318,15 +322,16 @@ impl Dataplane {
         };
         let spare = root.index() ^ 1;
         let Some(control) = self.memory.control.place(0) else { return Ok(()) };
-        // SAFETY: inside the mapping; no program reads the spare index.
-        let index = unsafe { &mut (*control).vips[spare] };
+        let indexes = field::<_, VipIndex>(control, offset_of!(Control, vips));
+        // SAFETY: one of the two indexes, inside the mapping; no program reads the spare one.
+        let index = unsafe { &mut *indexes.wrapping_add(spare) };
         let hertz = self.hertz;
         let root = vip_index::build(index, spare as u64, vips, |idle| Self::ticks(hertz, idle))
             .ok_or(Error::TooManyVips { vips: vips.len() })?;
+        let place = field::<_, u64>(control, offset_of!(Control, vip_root));
         // SAFETY: inside the mapping, aligned, only accessed as a 64-bit word.
-        let place = unsafe { AtomicU64::from_ptr((&raw mut (*control).vip_root).cast()) };
+        let place = unsafe { AtomicU64::from_ptr(place) };
         place.store(root.0, Ordering::Release);
-        let _: VipRoot = root;
         self.grace()
     }
 
@@ -393,6 +398,11 @@ impl Dataplane {
     pub fn journal(&self) -> Option<Vec<u8>> {
         journal::read(&self.memory.journal)
     }
+}
+
+/// A field of an element, as a pointer: no reference to memory that programs read meanwhile.
+const fn field<T, F>(element: *mut T, offset: usize) -> *mut F {
+    element.wrapping_byte_add(offset).cast()
 }
 
 /// A tick is `2^shift` jiffies: the power of two nearest to a second.

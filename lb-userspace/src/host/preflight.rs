@@ -19,6 +19,8 @@ pub use facts::{BpfProbe, Facts, PinFileSystem, gather};
 pub const MIN_KERNEL: (u32, u32) = (6, 1);
 /// Most names listed in one sentence.
 const MAX_NAMES: usize = 8;
+/// Where BPF file systems are mounted.
+const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 /// What the directory of a layout version is called: this and the number.
 const VERSION_PREFIX: &str = "v";
 
@@ -207,12 +209,15 @@ fn pin_file_system(wants: &Wants<'_>, facts: &Facts) -> Option<Finding> {
     let pin_path = wants.pin_path.display();
     match &facts.pin_file_system {
         PinFileSystem::Bpf => None,
-        PinFileSystem::Other(at) => {
+        PinFileSystem::Other => {
             let message = format!("pin_path {pin_path} is not on a BPF file system");
-            let help = if wants.pin_path.starts_with("/sys/fs/bpf") {
-                "mount -t bpf bpf /sys/fs/bpf".into()
+            let help = if wants.pin_path.starts_with(BPF_FILE_SYSTEM) {
+                format!("mount -t bpf bpf {BPF_FILE_SYSTEM}")
             } else {
-                format!("mount -t bpf bpf {}, or choose a pin_path below /sys/fs/bpf", at.display())
+                format!(
+                    "choose a pin_path below {BPF_FILE_SYSTEM}, or mount one there: \
+                         mkdir -p {pin_path}; mount -t bpf bpf {pin_path}"
+                )
             };
             Some(error("no-bpffs", message, help))
         }

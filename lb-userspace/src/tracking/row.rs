@@ -95,8 +95,8 @@ impl Row {
         is_due
     }
 
-    /// When each flow has sent a second packet after the one that entered it, at the latest when the
-    /// window closed, if it lives: a flow's silence is as long as a window at most.
+    /// When each flow has sent a second packet after the one that entered it, at the latest when
+    /// the window closed, if it lives: a flow's silence is as long as a window at most.
     pub(super) fn confirmed_ms(&self, settings: &Settings) -> u64 {
         self.close_ms().saturating_add(millis(settings.window)).saturating_add(millis(GRACE))
     }

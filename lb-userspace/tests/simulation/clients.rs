@@ -106,7 +106,10 @@ impl World {
     pub(crate) fn repeats(&mut self, id: u32) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         flow.repeats = false;
-        self.plane.forward(flow.hash, Segment::Open);
+        // A SYN that the network holds back until after its flow's FIN opens a new flow.
+        if flow.phase != Phase::HalfClosed {
+            self.plane.forward(flow.hash, Segment::Open);
+        }
     }
 
     pub(crate) fn packet(&mut self, id: u32) {
@@ -145,7 +148,8 @@ impl World {
         self.flows.insert(id, flow);
         // Half of the silences are as long as they may be.
         let whole = self.random.chance(50);
-        let silence_ms = if whole { flow.silence_ms } else { 1 + self.random.below(flow.silence_ms) };
+        let silence_ms =
+            if whole { flow.silence_ms } else { 1 + self.random.below(flow.silence_ms) };
         self.after(silence_ms, Event::Packet(id));
     }
 

@@ -255,7 +255,7 @@ impl Plane {
 
     fn walk(&self, scan: &mut Scan, half: u32) {
         let is_seen = |flow: &FlowRecord| {
-            let unseen = self.fault == Fault::ConfirmedOnly && flow.state == FlowState::Unconfirmed;
+            let unseen = self.fault == Fault::ConfirmedOnly && !flow.state.is_confirmed();
             flow.tag % 2 == half && !unseen
         };
         for flow in self.dataplane.flows().filter(is_seen) {

@@ -100,3 +100,65 @@ fn every_fault_breaks_flows() {
         assert!(broken > 0, "{fault:?} breaks nothing, so the simulation sees nothing");
     }
 }
+
+/// What attacks and other things outside the promise do, in figures.
+#[test]
+fn figures() {
+    let calm = Scenario { change_every_ms: 15_000, ..CALM };
+    let attack = Attack::default();
+    let cases = [
+        ("calm", calm),
+        ("512 buckets", Scenario { buckets: 512, ..calm }),
+        ("256 buckets", Scenario { buckets: 256, ..calm }),
+        ("syns 1000", Scenario { attack: Attack { syns: 1_000, ..attack }, buckets: 1024, ..calm }),
+        ("syns 4000", Scenario { attack: Attack { syns: 4_000, ..attack }, buckets: 1024, ..calm }),
+        (
+            "syns 16000",
+            Scenario { attack: Attack { syns: 16_000, ..attack }, buckets: 1024, ..calm },
+        ),
+        ("acks 200", Scenario { attack: Attack { acks: 200, ..attack }, buckets: 1024, ..calm }),
+        ("acks 1000", Scenario { attack: Attack { acks: 1_000, ..attack }, buckets: 1024, ..calm }),
+        ("acks 4000", Scenario { attack: Attack { acks: 4_000, ..attack }, buckets: 1024, ..calm }),
+        (
+            "acks 16000",
+            Scenario { attack: Attack { acks: 16_000, ..attack }, buckets: 1024, ..calm },
+        ),
+        (
+            "acks twice 100",
+            Scenario {
+                attack: Attack { acks: 100, second_acks: true, ..attack },
+                buckets: 1024,
+                ..calm
+            },
+        ),
+        (
+            "acks twice 400",
+            Scenario {
+                attack: Attack { acks: 400, second_acks: true, ..attack },
+                buckets: 1024,
+                ..calm
+            },
+        ),
+        ("fins 1000", Scenario { attack: Attack { fins: 1_000, ..attack }, buckets: 1024, ..calm }),
+        ("fins 4000", Scenario { attack: Attack { fins: 4_000, ..attack }, buckets: 1024, ..calm }),
+        ("live syns 10", Scenario { attack: Attack { live_syns: 10, ..attack }, ..calm }),
+        ("live fin syns 1", Scenario { attack: Attack { live_fin_syns: 1, ..attack }, ..calm }),
+        ("silence 80 s", Scenario { silence_ms: 80_000, ..calm }),
+        ("half-closed 60 s", Scenario { half_closed_silence_ms: 60_000, ..calm }),
+        ("round trip 15 s", Scenario { round_trip_ms: 15_000, ..calm }),
+        ("udp silence 40 s", Scenario { udp_silence_ms: 40_000, ..calm }),
+        ("tags 20 bits", Scenario { tag_bits: 20, ..calm }),
+        ("tags 12 bits", Scenario { tag_bits: 12, buckets: 256, ..calm }),
+    ];
+    for (name, scenario) in cases {
+        let outcomes = run(scenario, 0..1);
+        let flows: u32 = outcomes.iter().map(|o| o.flows).sum();
+        let live: u32 = outcomes.iter().map(Outcome::live_broken).sum();
+        let attacks: u32 = outcomes.iter().map(|o| o.attacks).sum();
+        let broken: Vec<_> = outcomes.iter().map(|o| &o.broken).collect();
+        let slots = outcomes.iter().map(|o| o.contested_slots.0 / o.contested_slots.1).max();
+        println!(
+            "F {name}: {flows} flows, {live} live broken, {broken:?}, {attacks} strikes {slots:?}"
+        );
+    }
+}

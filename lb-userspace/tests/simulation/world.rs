@@ -251,8 +251,7 @@ impl World {
     /// The daemon dies now, or in the middle of its next step.
     fn restart(&mut self) {
         self.after(self.scenario.restart_every_ms, Event::Restart);
-        let crashes =
-            [Crash::Idle, Crash::BeforeJournal, Crash::BeforeTable, Crash::BeforePurge];
+        let crashes = [Crash::Idle, Crash::BeforeJournal, Crash::BeforeTable, Crash::BeforePurge];
         let crash = crashes[usize::try_from(self.random.below(4)).unwrap()];
         if crash == Crash::Idle {
             self.plane.restart(&mut self.outcome);

@@ -1,13 +1,17 @@
 //! The load balancer in the lab, with real TCP and UDP.
 
 mod changes;
+mod errors;
 mod failures;
 mod icmp;
 mod lbd;
 mod reach;
+mod starts;
 mod without_balancer;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use lb_tests::flows::Flows;
@@ -56,4 +60,20 @@ fn assert_all_live(flows: &Flows) {
     assert!(tally.flows > 0);
     let counts = (tally.ended_with_backend, tally.broken, tally.unanswered);
     assert_eq!(counts, (0, 0, 0), "{:?}", tally.reasons);
+}
+
+/// Replaces text in the configuration file of lb1, where it must occur.
+fn edit(lab: &Lab, from: &str, to: &str) {
+    let path = lab.balancers[&1].configuration();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "no `{from}` in {text}");
+    fs::write(&path, text.replace(from, to)).unwrap();
+}
+
+/// Runs a program that must fail, and returns what it says.
+fn refusal(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(!output.status.success(), "it did not fail: {text}");
+    text
 }

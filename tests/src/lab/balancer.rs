@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,6 +36,10 @@ pub struct Balancer {
 pub struct Status {
     /// `ok`, `degraded` or `down`.
     pub health: String,
+    /// Why not `ok`.
+    pub reasons: Vec<String>,
+    /// Counts the configurations that were taken.
+    pub generation: u64,
     /// The pools, in the order of their names.
     pub pools: Vec<PoolStatus>,
 }
@@ -216,6 +220,14 @@ impl Balancer {
         self.lbd.take().map_or(Ok(()), Process::terminate)
     }
 
+    /// SIGHUP to lbd: it reads its file again.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn reload_lbd(&self) -> Result<()> {
+        self.lbd.as_ref().context("lbd does not run")?.hang_up()
+    }
+
     /// What lbd says of itself.
     ///
     /// # Errors
@@ -254,6 +266,15 @@ impl Balancer {
     /// It ends with another status than 0.
     pub fn lbctl(&self, arguments: &[&str]) -> Result<String> {
         command::run(&mut self.lbctl_command(arguments)?)
+    }
+
+    /// Runs lbctl and returns what it prints and how it ends, whatever that is.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.lbctl_command(arguments)?.output()?;
+        Ok(output)
     }
 
     fn lbctl_command(&self, arguments: &[&str]) -> Result<Command> {

@@ -106,6 +106,14 @@ impl Process {
         Ok(())
     }
 
+    /// SIGHUP.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn hang_up(&self) -> Result<()> {
+        kernel::hang_up(self.child.id())
+    }
+
     /// SIGTERM, and waits for its end.
     ///
     /// # Errors

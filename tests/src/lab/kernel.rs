@@ -76,6 +76,14 @@ pub fn terminate(pid: u32) -> Result<()> {
     signal(pid, libc::SIGTERM)
 }
 
+/// Sends SIGHUP to one process.
+///
+/// # Errors
+/// There is no such process.
+pub fn hang_up(pid: u32) -> Result<()> {
+    signal(pid, libc::SIGHUP)
+}
+
 /// Sends SIGKILL to one process.
 ///
 /// # Errors

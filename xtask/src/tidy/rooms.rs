@@ -72,7 +72,6 @@ const RULES: [Rule; 12] = [
         never: &[
             "crate::health::probe",
             "crate::api",
-            "crate::host",
             "crate::cli",
             "crate::plan",
             "crate::controller",

@@ -121,15 +121,15 @@ fn more_than_there_is_room_for_is_refused() {
 
 #[test]
 fn probes_through_the_tunnel_connect_to_the_vip() {
-    let direct = text(&TWO);
-    let tunnel = direct.replace("kind = \"tcp\"", "kind = \"tcp\"\nvia = \"tunnel\"");
-    let mut world = World::new(&tunnel);
+    let direct = text(&TWO).replace("kind = \"tcp\"", "kind = \"tcp\"\nvia = \"direct\"");
+    let mut world = World::new(&text(&TWO));
     let wanted = world.controller.take_wanted();
     assert_eq!(wanted.tunnelled, Some([IpAddr::V4(VIP)].into()));
     let targets = wanted.targets.unwrap();
     for (key, target) in &targets {
         let id = world.controller.numbers.of_pool("web")[&key.backend];
         assert_eq!(target.address, (VIP, 80).into());
+        assert_eq!(target.source, Some([192, 0, 2, 1].into()));
         assert_eq!(target.mark, Some(0x1b00_0000 | u32::from(id)));
     }
     assert_eq!(targets.len(), 2);

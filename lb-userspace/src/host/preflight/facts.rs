@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{Wants, layout_of};
@@ -42,8 +42,8 @@ pub enum BpfProbe {
 pub enum PinFileSystem {
     /// A BPF file system.
     Bpf,
-    /// Another one; the path is the deepest directory that exists.
-    Other(PathBuf),
+    /// Another one.
+    Other,
     /// It could not be looked at.
     Unknown(String),
 }
@@ -112,7 +112,7 @@ fn pin_file_system(pin_path: &Path) -> PinFileSystem {
     };
     match file_system_magic(existing) {
         Ok(BPF_FS_MAGIC) => PinFileSystem::Bpf,
-        Ok(_) => PinFileSystem::Other(existing.to_owned()),
+        Ok(_) => PinFileSystem::Other,
         Err(error) => PinFileSystem::Unknown(error.to_string()),
     }
 }

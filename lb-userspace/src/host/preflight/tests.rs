@@ -112,7 +112,7 @@ const CASES: &[Case] = &[
     ),
     (
         &[],
-        |f| f.pin_file_system = PinFileSystem::Other("/sys/fs/bpf".into()),
+        |f| f.pin_file_system = PinFileSystem::Other,
         &["error[no-bpffs]: pin_path /sys/fs/bpf/lb is not on a BPF file system; \
              help: mount -t bpf bpf /sys/fs/bpf"],
     ),
@@ -229,7 +229,7 @@ fn the_machine_under_the_test() {
     let facts = runtime.expect("a runtime").block_on(gather(&wants));
     assert!(parse_release(&facts.kernel).is_some(), "{}", facts.kernel);
     assert!(facts.links.as_ref().expect("links").contains_key("lo"));
-    assert!(matches!(facts.pin_file_system, PinFileSystem::Other(_)));
+    assert!(matches!(facts.pin_file_system, PinFileSystem::Other));
     let root = facts.capabilities.expect("capabilities") & (1 << 39) != 0;
     if root {
         assert_eq!(facts.bpf, BpfProbe::Works);

@@ -4,6 +4,9 @@
 //! ratios to a floor of the same run ([`packets`] says how not to be fooled); tables and flows are
 //! user space's ([`tables`]).
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command: stdout is its answer")]
+#![expect(clippy::cast_precision_loss, reason = "figures of at most nine digits")]
+
 use std::fs;
 
 use anyhow::Result;
