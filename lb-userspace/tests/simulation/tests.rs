@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use lb_userspace::tracking::{OnDown, Tracking};
 
-use crate::scenario::{Attack, CALM, Class, Fault, Outcome, Scenario};
+use crate::scenario::{Attack, CALM, Fault, Outcome, Scenario};
 use crate::world::World;
 
 /// How many times the seeds are run.
