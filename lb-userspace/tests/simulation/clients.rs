@@ -148,7 +148,8 @@ impl World {
         self.flows.insert(id, flow);
         // Half of the silences are as long as they may be.
         let whole = self.random.chance(50);
-        let silence_ms = if whole { flow.silence_ms } else { 1 + self.random.below(flow.silence_ms) };
+        let silence_ms =
+            if whole { flow.silence_ms } else { 1 + self.random.below(flow.silence_ms) };
         self.after(silence_ms, Event::Packet(id));
     }
 

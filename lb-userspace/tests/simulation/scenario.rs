@@ -102,7 +102,14 @@ pub(crate) const CALM: Scenario = Scenario {
     udp_part: 8,
     buckets: 2_048,
     tag_bits: 32,
-    attack: Attack { syns: 0, acks: 0, second_acks: false, fins: 0, live_syns: 0, live_fin_syns: 0 },
+    attack: Attack {
+        syns: 0,
+        acks: 0,
+        second_acks: false,
+        fins: 0,
+        live_syns: 0,
+        live_fin_syns: 0,
+    },
 };
 
 /// What kind of flow broke.
