@@ -122,7 +122,8 @@ fn live(outcomes: &[Outcome]) -> u32 {
 
 #[test]
 fn no_flow_moves_under_a_flood_of_syns() {
-    let outcomes = check(under(Attack { syns: 1_000, ..Attack::default() }), 0..2);
+    let attack = Attack { syns: 1_000, ..Attack::default() };
+    let outcomes = check(Scenario { buckets: 2_048, ..under(attack) }, 0..2);
     assert!(outcomes.iter().all(|o| o.attacks > 100_000));
 }
 
