@@ -268,6 +268,25 @@ fn value(metrics: &BTreeMap<String, Metrics>, name: &str, labels: &[(&str, &str)
 }
 
 #[test]
+fn what_the_driver_does_not_send_is_counted_apart() {
+    let mut lab = Lab::running(small(Pool::web(1))).unwrap();
+    let vip = lab.vips()[0];
+    assert_answer(&lab, &["-o", "json", "stats"], 0, &[r#""transmit_errors":{"eth0":0}"#]);
+    lab.clog("lb1");
+    let before = lab.balancers[&1].outcome("tx").unwrap();
+    assert!(probe::is_swallowed(&lab.client, vip, 80).unwrap());
+    // For the program it was sent.
+    assert!(lab.balancers[&1].outcome("tx").unwrap() > before);
+    wait::until("lbd has asked the driver", CHANGE_DEADLINE, || {
+        let stats = lab.balancers[&1].lbctl(&["-o", "json", "stats"])?;
+        let stats: serde_json::Value = serde_json::from_str(&stats)?;
+        Ok(stats["transmit_errors"]["eth0"].as_u64().is_some_and(|count| count > 0))
+    })
+    .unwrap();
+    assert_answer(&lab, &["stats"], 0, &["NOT SENT"]);
+}
+
+#[test]
 fn metrics_are_what_they_are_called_and_count() {
     let mut lab = Lab::running(small(Pool::web(2))).unwrap();
     lab.balancer(1).unwrap().stop_lbd().unwrap();
