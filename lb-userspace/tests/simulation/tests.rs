@@ -95,10 +95,8 @@ fn every_fault_breaks_flows() {
         Fault::RestartForgets,
     ] {
         let calm = Scenario { fault, change_every_ms: 12_000, ..CALM };
-        let scenario = match fault {
-            Fault::NoPrepare => Scenario { change_every_ms: 4_000, round_trip_ms: 2_900, ..calm },
-            _ => calm,
-        };
+        let hurried = Scenario { change_every_ms: 4_000, round_trip_ms: 2_900, ..calm };
+        let scenario = if fault == Fault::NoPrepare { hurried } else { calm };
         let broken: u32 = run(scenario, 0..1).iter().map(Outcome::all_broken).sum();
         println!("{fault:?}: {broken} broken");
         assert!(broken > 0, "{fault:?} breaks nothing, so the simulation sees nothing");
