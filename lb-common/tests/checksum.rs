@@ -24,7 +24,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sum_of_words_as_they_lie_is_the_checksum(half in prop::collection::vec(any::<[u8; 2]>(), 1..700)) {
+        fn a_sum_of_words_as_they_lie_is_the_checksum(
+            half in prop::collection::vec(any::<[u8; 2]>(), 1..700),
+        ) {
             let bytes = half.concat();
             let sum = words(&bytes).iter().map(|word| u32::from(*word)).sum();
             prop_assert_eq!(finish(sum).to_ne_bytes(), reference(&bytes).to_be_bytes());

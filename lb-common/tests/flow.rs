@@ -7,11 +7,12 @@ mod tests {
     use lb_common::backend::BackendId;
     use lb_common::control::Idle;
     use lb_common::flow::{
-        Bucket, DEADLINE, Entry, State, WAYS, alternate, bucket_of, deadline, find, room, tick,
+        Bucket, DEADLINE, Entry, SPARE_NONE, State, WAYS, alternate, bucket_of, deadline, find,
+        room, tick,
     };
     use proptest::prelude::*;
 
-    const STATES: [State; 3] = [State::Unconfirmed, State::Confirmed, State::Closing];
+    const STATES: [State; 4] = [State::Unconfirmed, State::Confirmed, State::Ended, State::Closing];
 
     struct Plain([Cell<Entry>; WAYS]);
 
@@ -39,7 +40,7 @@ mod tests {
         // Few tags and owners, so that they meet.
         let tag = prop_oneof![0..4_u32, any::<u32>()];
         let owner = prop_oneof![Just(0), 0..3_u16, Just(0x7fff)];
-        (tag, owner, 0..3_usize, 0..=DEADLINE, any::<bool>()).prop_map(
+        (tag, owner, 0..4_usize, 0..=DEADLINE, any::<bool>()).prop_map(
             |(tag, owner, state, deadline, marked)| {
                 // All that empties an entry leaves nothing but the mark.
                 let entry = match owner {
@@ -61,7 +62,7 @@ mod tests {
             entry if entry.is_empty() => Some((1, 0)),
             entry if entry.tag() == tag => Some((0, 0)),
             entry if !live(entry, now) => Some((2, 0)),
-            entry if entry.state() == State::Confirmed => None,
+            entry if entry.state().is_confirmed() => None,
             _ => Some((3, entry.remaining(now))),
         }
     }
@@ -70,7 +71,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn an_entry_comes_back(tag: u32, owner in 0..=0x7fff_u16, state in 0..3_usize, end in 0..=DEADLINE) {
+        fn an_entry_comes_back(
+            tag: u32, owner in 0..=0x7fff_u16, state in 0..4_usize, end in 0..=DEADLINE,
+        ) {
             let entry = Entry::new(tag, BackendId(owner), STATES[state], end);
             prop_assert_eq!(entry.tag(), tag);
             prop_assert_eq!(entry.owner(), BackendId(owner));
@@ -81,7 +84,9 @@ mod tests {
         }
 
         #[test]
-        fn the_mark_stays_with_the_bucket(old in entry(), new in entry(), state in 0..3_usize, end in 0..=DEADLINE) {
+        fn the_mark_stays_with_the_bucket(
+            old in entry(), new in entry(), state in 0..4_usize, end in 0..=DEADLINE,
+        ) {
             prop_assert_eq!(new.replacing(old).overflowed(), old.overflowed());
             prop_assert_eq!(new.replacing(old).marked(), new.marked());
             let touched = old.touched(STATES[state], end);
@@ -90,7 +95,9 @@ mod tests {
         }
 
         #[test]
-        fn a_deadline_is_never_early_and_at_most_a_tick_late(now in 0..=DEADLINE, idle in 0..Idle::MAX, later in 0..Idle::MAX) {
+        fn a_deadline_is_never_early_and_at_most_a_tick_late(
+            now in 0..=DEADLINE, idle in 0..Idle::MAX, later in 0..Idle::MAX,
+        ) {
             let end = deadline(now, idle);
             let entry = Entry::new(1, BackendId(1), State::Confirmed, end);
             let then = (now + later) & DEADLINE;
@@ -136,7 +143,8 @@ mod tests {
             // A bucket holds a tag once, but for two CPUs that entered it at the same time; and one
             // flow in four billion has the tag of an empty entry and may be taken for absent.
             if let ([only], true) = (&candidates[..], tag != 0) {
-                prop_assert_eq!(found.map(|found| found.entry), live(**only, now).then_some(**only));
+                let wanted = live(**only, now).then_some(**only);
+                prop_assert_eq!(found.map(|found| found.entry), wanted);
             }
         }
 
@@ -147,7 +155,7 @@ mod tests {
             let bucket = Plain::new(raw);
             let ranks: Vec<_> = raw.iter().map(|entry| rank(*entry, tag, now)).collect();
             let best = ranks.iter().flatten().min();
-            let place = room(&bucket, tag, now);
+            let place = room(&bucket, tag, now, SPARE_NONE);
             prop_assert_eq!(place.is_taken(), best.is_none());
             prop_assert_eq!(place.is_free(), best.is_some_and(|best| best.0 < 3));
             if let Some(best) = best {
