@@ -296,7 +296,6 @@ fn metrics_are_what_they_are_called_and_count() {
     let flows = Flows::start(&lab, Mix::SMALL).unwrap();
     assert_all_live(&flows);
     assert!(probe::is_swallowed(&lab.client, lab.vips()[0], 81).unwrap());
-    // Whole only while nothing is on its way.
     drop(flows);
     let after = scrape(&lab);
     assert!(before.keys().eq(after.keys()), "series come and go");
@@ -315,12 +314,18 @@ fn metrics_are_what_they_are_called_and_count() {
     assert_eq!(value(&after, "lb_xdp_up", &[("interface", "eth0"), ("mode", "native")]), 1.0);
     let slots = &after["lb_maglev_slots"].samples;
     assert_eq!(slots.values().sum::<f64>(), 65_537.0);
-    let sent: f64 = after["lb_packets"]
-        .samples
-        .iter()
-        .filter(|(labels, _)| ["tx", "redirect"].contains(&&*labels["verdict"]))
-        .map(|(_, value)| value)
-        .sum();
-    let received = after["lb_backend_packets"].samples.values().sum::<f64>();
-    assert_eq!(sent, received, "what was sent went to backends");
+    // Last packets may still be on their way, between one counter and the other.
+    wait::until("what was sent has gone to backends", CHANGE_DEADLINE, || {
+        let metrics = scrape(&lab);
+        let received = metrics["lb_backend_packets"].samples.values().sum::<f64>();
+        Ok(sent(&metrics).to_bits() == received.to_bits())
+    })
+    .unwrap();
+}
+
+/// Packets that were sent on, of all VIPs.
+fn sent(metrics: &BTreeMap<String, Metrics>) -> f64 {
+    let samples = metrics["lb_packets"].samples.iter();
+    let sent = samples.filter(|(labels, _)| ["tx", "redirect"].contains(&&*labels["verdict"]));
+    sent.map(|(_, value)| value).sum()
 }
