@@ -8,6 +8,7 @@ use crate::flow::{self, ATTEMPTS, Bucket, Entry, State};
 use crate::parse::{Flow, Segment};
 use crate::table::{History, SLOTS_PER_HISTORY_ROW, Slot, slot_of};
 use crate::tables::Tables;
+use crate::verdict::FlowEvent;
 use crate::vip::VipEntry;
 use crate::{MAX_POOLS, SLOTS_PER_ROW};
 
@@ -159,6 +160,7 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
         let reopens = ask.segment == Segment::Open && found.entry.state().is_closing();
         if !reopens {
             touch(settings.idle, ask, &holder, found, now);
+            tables.count(FlowEvent::Hit);
             return (found.entry.owner(), Path::Entry);
         }
     }
@@ -167,6 +169,11 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
         _ if ask.base.0 != 0 => (ask.base, Path::Base),
         Segment::Later | Segment::End | Segment::Quoted => (ask.slot.backend(), Path::Miss),
     };
+    tables.count(match path {
+        Path::Base => FlowEvent::Base,
+        Path::Miss => FlowEvent::Miss,
+        Path::New | Path::Stateless | Path::Entry => FlowEvent::New,
+    });
     let (state, idle) = match ask.segment {
         Segment::Open => (State::Unconfirmed, settings.idle.half_open),
         Segment::Datagram => (State::Unconfirmed, ask.udp_idle),
@@ -188,6 +195,9 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
         };
         let place = Place { index, mask: settings.bucket_mask, now, spared };
         let entered = enter(tables, place, entry);
+        if !entered {
+            tables.count(FlowEvent::Refused);
+        }
         if !entered && ask.segment == Segment::Open && ask.base.0 != 0 {
             // There the flow's next packet will go.
             return (ask.base, Path::Base);
@@ -253,6 +263,7 @@ fn enter<T: Tables>(tables: &T, place: Place, entry: Entry) -> bool {
                 if (first.overflowed() || bucket.exchange(0, first, first.marked()))
                     && other.exchange(there.way(), there.entry, entry.replacing(there.entry))
                 {
+                    count_loss(tables, there);
                     return true;
                 }
                 continue;
@@ -262,8 +273,16 @@ fn enter<T: Tables>(tables: &T, place: Place, entry: Entry) -> bool {
             return false;
         }
         if bucket.exchange(room.way(), room.entry, entry.replacing(room.entry)) {
+            count_loss(tables, room);
             return true;
         }
     }
     false
+}
+
+#[inline(always)]
+fn count_loss<T: Tables>(tables: &T, room: flow::Room) {
+    if !room.is_free() {
+        tables.count(FlowEvent::Evicted);
+    }
 }

@@ -17,7 +17,7 @@ pub const WAYS: usize = 8;
 
 /// How often an insertion starts anew when another CPU changed the entry it had chosen. Each
 /// loss means that somebody else succeeded; after this the packet goes on without an entry.
-pub const ATTEMPTS: usize = 3;
+pub const ATTEMPTS: usize = 8;
 
 /// A handshake is new for so many ticks.
 pub const SPARED: u16 = 3;

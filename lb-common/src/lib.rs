@@ -62,6 +62,8 @@ pub mod map_name {
     pub const FLOWS: &str = "LB_FLOWS";
     /// Per-CPU outcomes by VIP.
     pub const VIP_COUNTERS: &str = "LB_VIP_COUNTERS";
+    /// Per-CPU events of the flow table.
+    pub const FLOW_COUNTERS: &str = "LB_FLOW_COUNTERS";
     /// Per-CPU packets and bytes by backend id.
     pub const BACKEND_COUNTERS: &str = "LB_BACKEND_COUNTERS";
     /// Ring buffer of sampled drops.
@@ -78,11 +80,13 @@ mod pod {
     use crate::{
         agent,
         backend::Backend,
-        verdict::{Counter, DropSample, VipCounters},
+        verdict::{Counter, DropSample, FlowCounters, VipCounters},
     };
 
     // SAFETY: repr(C), integers and byte arrays only, no padding (asserted beside the type).
     unsafe impl aya::Pod for Backend {}
+    // SAFETY: repr(C), an array of u64.
+    unsafe impl aya::Pod for FlowCounters {}
     // SAFETY: repr(C), two u64.
     unsafe impl aya::Pod for Counter {}
     // SAFETY: repr(C), an array of Counter.

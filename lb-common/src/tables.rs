@@ -5,6 +5,7 @@ use crate::control::Control;
 use crate::decide::{self, Path, Question};
 use crate::flow::Bucket;
 use crate::table::{HistoryRow, SlotRow};
+use crate::verdict::FlowEvent;
 
 /// Everything a decision needs beside the packet.
 pub trait Tables {
@@ -28,6 +29,9 @@ pub trait Tables {
     /// May one more new flow, whose bucket is full and has unconfirmed flows in it, look for a free
     /// place in its other bucket in this tick?
     fn may_look_again(&self, tick: u16) -> bool;
+    /// Counts an event of the flow table; a host has no counters.
+    #[inline(always)]
+    fn count(&self, _event: FlowEvent) {}
     /// The interface the packet came in by.
     fn ingress(&self) -> u32;
 

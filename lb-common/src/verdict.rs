@@ -102,6 +102,53 @@ pub struct VipCounters {
 }
 const _: () = assert!(OUTCOMES <= 16 && size_of::<VipCounters>() == 256);
 
+macro_rules! flow_events {
+    ($($(#[$doc:meta])* $variant:ident $name:literal;)*) => {
+        /// What the flow table answered, or what entering a flow cost. Its number is its place in
+        /// [`FlowCounters`].
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[repr(u32)]
+        pub enum FlowEvent {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl FlowEvent {
+            /// Every event, in the order of the counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in metrics and the CLI.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+flow_events! {
+    /// The flow has an entry.
+    Hit "hit";
+    /// A new flow.
+    New "new";
+    /// A flow without an entry, older than the window: to the slot's base.
+    Base "base";
+    /// A flow without an entry, and no window is open.
+    Miss "miss";
+    /// An unconfirmed flow lost its entry to a new one.
+    Evicted "evicted";
+    /// A flow found no place.
+    Refused "refused";
+}
+
+/// One CPU's flow events, indexed by [`FlowEvent`]; 64 bytes. Never reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct FlowCounters {
+    /// By event.
+    pub events: [u64; 8],
+}
+const _: () = assert!(FlowEvent::ALL.len() <= 8 && size_of::<FlowCounters>() == 64);
+
 /// A dropped packet, sampled into the ring buffer; 48 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]

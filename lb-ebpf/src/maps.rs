@@ -14,7 +14,7 @@ use lb_common::decide::{Path, Question, tracked};
 use lb_common::flow::{Bucket, Entry, WAYS, tick};
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
-use lb_common::verdict::{Counter, VipCounters};
+use lb_common::verdict::{Counter, FlowCounters, FlowEvent, VipCounters};
 
 #[map]
 static LB_CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -28,6 +28,8 @@ static LB_BACKENDS: Array<Backend> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static LB_FLOWS: Array<[u64; WAYS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static LB_VIP_COUNTERS: PerCpuArray<VipCounters> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static LB_FLOW_COUNTERS: PerCpuArray<FlowCounters> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static LB_BACKEND_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -172,6 +174,14 @@ impl Tables for Maps {
     #[inline(always)]
     fn may_look_again(&self, tick: u16) -> bool {
         budget(BUDGET_SECOND_LOOKS, SECOND_LOOKS_PER_TICK, tick)
+    }
+
+    #[inline(always)]
+    fn count(&self, event: FlowEvent) {
+        let Some(counters) = LB_FLOW_COUNTERS.get_ptr_mut(0) else { return };
+        // SAFETY: this CPU's value.
+        let counters = unsafe { &mut *counters };
+        counters.events[event as usize & 7] += 1;
     }
 
     #[inline(always)]

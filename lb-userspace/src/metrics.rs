@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use lb_common::verdict::{Action, Outcome};
+use lb_common::verdict::{Action, FlowEvent, Outcome};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -127,7 +127,18 @@ impl Scrape {
         let states = states.map(|(state, value)| ([("state", state)], level(value)));
         gauges(out, "lb_flows", "Entries of the flow table", states.into())?;
         let capacity = level(flows.capacity);
-        gauge(out, "lb_flow_capacity", "Flows the flow table has room for", capacity)
+        gauge(out, "lb_flow_capacity", "Flows the flow table has room for", capacity)?;
+        let event = |event: FlowEvent| {
+            self.0.stats.flow_events.get(event.name()).copied().unwrap_or_default()
+        };
+        let answers = [FlowEvent::Hit, FlowEvent::New, FlowEvent::Base, FlowEvent::Miss];
+        let answers = answers.map(|answer| ([("result", answer.name())], event(answer)));
+        let help = "Packets that asked the flow table, by its answer";
+        counters(out, "lb_flow_lookups", help, answers.into())?;
+        let help = "Unconfirmed flows that lost their entry to a new one";
+        counter(out, "lb_flow_evictions", help, event(FlowEvent::Evicted))?;
+        let help = "Flows that found no place in the flow table";
+        counter(out, "lb_flow_refusals", help, event(FlowEvent::Refused))
     }
 
     fn pools(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -233,6 +244,8 @@ mod tests {
             r#"lb_driver_transmit_errors_total{interface="eth0"} 2"#,
             r#"lb_flows{state="confirmed"} 54300.0"#,
             "lb_flow_capacity 1048576.0",
+            r#"lb_flow_lookups_total{result="hit"} 7"#,
+            "lb_flow_evictions_total 7",
             r#"lb_pool_contested_slots{pool="web"} 16384.0"#,
             r#"lb_pool_all_down{pool="web"} 0.0"#,
             r#"lb_backend_up{pool="web",backend="web1"} 1.0"#,

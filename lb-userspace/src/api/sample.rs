@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::verdict::FlowEvent;
+
 use super::API_VERSION;
 use super::types::{
     Attachment, BackendStatus, Count, DaemonStats, DropReason, DroppedPacket, Drops, FlowStatus,
@@ -101,6 +103,7 @@ pub(crate) fn stats() -> Stats {
         vips: BTreeMap::from([("203.0.113.10:443/tcp".to_owned(), outcomes.clone())]),
         outcomes,
         flows: flows(),
+        flow_events: FlowEvent::ALL.iter().map(|event| (event.name().to_owned(), 7)).collect(),
         transmit_errors: BTreeMap::from([("eth0".to_owned(), 2)]),
         daemon: DaemonStats { tables_published: 9, slots_moved: 16_384, ..Default::default() },
     }

@@ -231,6 +231,9 @@ pub struct Stats {
     pub vips: BTreeMap<String, BTreeMap<String, Count>>,
     /// The flow table.
     pub flows: FlowStatus,
+    /// What the flow table answered to packets of contested slots and tracked VIPs (hit, new, base,
+    /// miss), and what entering flows cost (evicted, refused).
+    pub flow_events: BTreeMap<String, u64>,
     /// Packets that the program gave to an interface's driver and that it did not send, by
     /// interface; those whose driver does not count them are missing.
     pub transmit_errors: BTreeMap<String, u64>,

@@ -172,6 +172,11 @@ impl Table for Stats {
             }
             text.push_str(&format!("\n{}", columns.render()));
         }
+        let mut columns = Columns::new(&["FLOW TABLE", ">COUNT"]);
+        for (event, count) in &self.flow_events {
+            columns.row([event.clone(), count.to_string()]);
+        }
+        text.push_str(&format!("\n{}", columns.render()));
         if !self.transmit_errors.is_empty() {
             let mut columns = Columns::new(&["DRIVER", ">NOT SENT"]);
             for (interface, count) in &self.transmit_errors {

@@ -86,6 +86,14 @@ OUTCOME  PACKETS      BYTES
 no_port       12        720
 tx       3000000  400000000
 
+FLOW TABLE  COUNT
+base            7
+evicted         7
+hit             7
+miss            7
+new             7
+refused         7
+
 DRIVER  NOT SENT
 eth0           2
 

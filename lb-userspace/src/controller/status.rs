@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::verdict::{Action, Counter, Outcome, VipCounters};
+use lb_common::verdict::{Action, Counter, FlowCounters, FlowEvent, Outcome, VipCounters};
 
 use super::counters::{dropped, sent};
 use super::{Controller, LinkState, Moment};
@@ -24,6 +24,7 @@ const REASONS_MAX: usize = 20;
 struct Counters {
     vips: Vec<VipCounters>,
     backends: Vec<Counter>,
+    flows: FlowCounters,
 }
 
 fn unreadable(error: &Error) -> Failure {
@@ -34,7 +35,8 @@ impl Controller {
     fn counters(&self) -> Result<Counters, Failure> {
         let vips = self.dataplane.vip_counters().map_err(|error| unreadable(&error))?;
         let backends = self.dataplane.backend_counters().map_err(|error| unreadable(&error))?;
-        Ok(Counters { vips, backends })
+        let flows = self.dataplane.flow_counters().map_err(|error| unreadable(&error))?;
+        Ok(Counters { vips, backends, flows })
     }
 
     pub(super) fn status(&mut self, now: Moment) -> Result<Status, Failure> {
@@ -305,7 +307,9 @@ impl Controller {
         daemon.probes = self.health.probes;
         daemon.probes_late = self.health.late;
         let transmit_errors = self.transmit_errors.clone();
-        Stats { version: API_VERSION, outcomes, vips, flows, transmit_errors, daemon }
+        let events = FlowEvent::ALL.iter().zip(counters.flows.events);
+        let flow_events = events.map(|(event, count)| (event.name().to_owned(), count)).collect();
+        Stats { version: API_VERSION, outcomes, vips, flows, flow_events, transmit_errors, daemon }
     }
 
     pub(super) fn drops(&self, after: u64) -> Result<Drops, Failure> {

@@ -15,7 +15,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as Mode};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::verdict::{Counter, DropSample, VipCounters};
+use lb_common::verdict::{Counter, DropSample, FlowCounters, VipCounters};
 use lb_common::{ABI_VERSION, map_name};
 
 use super::debug_lines::{self, DebugLines};
@@ -26,13 +26,14 @@ use crate::desired::XdpMode;
 use crate::host::pin;
 
 /// The maps, by the names of their pins; the budgets are the program's own.
-const MAPS: [&str; 10] = [
+const MAPS: [&str; 11] = [
     map_name::CONTROL,
     map_name::SLOTS,
     map_name::HISTORY,
     map_name::BACKENDS,
     map_name::FLOWS,
     map_name::VIP_COUNTERS,
+    map_name::FLOW_COUNTERS,
     map_name::BACKEND_COUNTERS,
     map_name::DROPS,
     map_name::JOURNAL,
@@ -337,6 +338,17 @@ impl Dataplane {
                 sum.bytes += one.bytes;
             });
         })
+    }
+
+    /// Events of the flow table, summed over the CPUs.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn flow_counters(&self) -> Result<FlowCounters, Error> {
+        let summed = self.summed(map_name::FLOW_COUNTERS, 1, |sum: &mut FlowCounters, one| {
+            sum.events.iter_mut().zip(one.events).for_each(|(sum, one)| *sum += one);
+        })?;
+        Ok(summed.first().copied().unwrap_or_default())
     }
 
     /// Packets and bytes by backend id, summed over the CPUs.

@@ -45,7 +45,7 @@
 //!    [`PoolTracker::owners_in_use`] has it.
 //!
 //! A flow that sends a packet at least every `min(window, idle timeout)` keeps its backend through
-//! all of this; `tests/simulation.rs` attacks that promise.
+//! all of this; `tests/simulation` attacks that promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -223,9 +223,11 @@ impl Plane {
         for (slot, row) in rendered.slots.iter_mut().zip(&mut rendered.history) {
             if self.fault == Fault::NoExceptions && row[0] == 0 {
                 *slot &= !CONTESTED;
-            } else if self.fault == Fault::NewestBase && row[0] != 0 && row[1] != 0 {
+            }
+            if self.fault == Fault::NewestBase && row[0] != 0 && row[1] != 0 {
                 row[0] = row[1];
-            } else if self.fault == Fault::NoBase {
+            }
+            if self.fault == Fault::NoBase {
                 row[0] = 0;
             }
         }

@@ -36,8 +36,8 @@ fn check(scenario: Scenario, seeds: Range<u64>) -> Vec<Outcome> {
 
 #[test]
 fn no_flow_moves_while_its_backend_lives() {
-    let outcomes = check(CALM, 0..3);
-    assert!(outcomes.iter().all(|o| o.activations > 10 && o.releases > 3));
+    let outcomes = check(CALM, 0..2);
+    assert!(outcomes.iter().all(|o| o.activations > 5 && o.releases > 3));
     assert!(outcomes.iter().all(|o| o.ended_with_backend > 0 && o.crashes > 10));
     assert!(outcomes.iter().all(|o| o.reused > 0 && o.half_closed > 0));
     // Just enough: most packets find a stateless slot.
@@ -46,12 +46,12 @@ fn no_flow_moves_while_its_backend_lives() {
 
 #[test]
 fn no_flow_moves_when_the_dead_are_released() {
-    check(Scenario { on_down: OnDown::Release, ..CALM }, 0..3);
+    check(Scenario { on_down: OnDown::Release, ..CALM }, 0..2);
 }
 
 #[test]
 fn no_flow_moves_in_a_pool_that_is_always_tracked() {
-    check(Scenario { tracking: Tracking::Always, ..CALM }, 0..2);
+    check(Scenario { tracking: Tracking::Always, ..CALM }, 0..1);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn no_flow_moves_in_a_storm_of_changes() {
 fn no_flow_moves_when_all_are_down_at_times() {
     let few = Scenario { backends: 3, death_every_ms: 20_000, ..CALM };
     for on_down in [OnDown::Keep, OnDown::Release] {
-        let outcomes = check(Scenario { on_down, ..few }, 0..2);
+        let outcomes = check(Scenario { on_down, ..few }, 0..1);
         assert!(outcomes.iter().map(|o| o.all_down).sum::<u32>() > 0);
     }
 }
@@ -75,7 +75,7 @@ fn no_flow_moves_when_all_are_down_at_times() {
 #[test]
 fn no_flow_moves_when_the_idle_timeout_is_the_shorter_limit() {
     let short = Scenario { window_ms: 120_000, established_ms: 40_000, silence_ms: 40_000, ..CALM };
-    check(short, 0..2);
+    check(short, 0..1);
 }
 
 #[test]
@@ -95,8 +95,11 @@ fn every_fault_breaks_flows() {
         Fault::RestartForgets,
     ] {
         let calm = Scenario { fault, change_every_ms: 12_000, ..CALM };
-        let hurried = Scenario { change_every_ms: 4_000, round_trip_ms: 2_900, ..calm };
-        let scenario = if fault == Fault::NoPrepare { hurried } else { calm };
+        let scenario = if fault == Fault::NoPrepare {
+            Scenario { change_every_ms: 4_000, round_trip_ms: 2_900, ..calm }
+        } else {
+            calm
+        };
         let broken: u32 = run(scenario, 0..1).iter().map(Outcome::all_broken).sum();
         println!("{fault:?}: {broken} broken");
         assert!(broken > 0, "{fault:?} breaks nothing, so the simulation sees nothing");
@@ -121,7 +124,7 @@ fn live(outcomes: &[Outcome]) -> u32 {
 #[test]
 fn no_flow_moves_under_a_flood_of_syns() {
     let attack = Attack { syns: 1_000, ..Attack::default() };
-    let outcomes = check(Scenario { buckets: 2_048, ..under(attack) }, 0..2);
+    let outcomes = check(Scenario { buckets: 2_048, ..under(attack) }, 0..1);
     assert!(outcomes.iter().all(|o| o.attacks > 100_000));
 }
 
@@ -129,7 +132,7 @@ fn no_flow_moves_under_a_flood_of_syns() {
 fn a_flood_pushes_out_its_own_kind() {
     let quiet = Attack::default();
     // A flood that turns every bucket over within seconds.
-    let syns = run(under(Attack { syns: 4_000, ..quiet }), 0..2);
+    let syns = run(under(Attack { syns: 4_000, ..quiet }), 0..1);
     assert!(live(&syns) < 30 && handshakes(&syns) < 30, "{syns:?}");
     let acks = run(under(Attack { acks: 1_000, ..quiet }), 0..1);
     assert!(live(&acks) > 0 && handshakes(&acks) < 5, "{acks:?}");
@@ -169,11 +172,11 @@ fn the_limits_are_where_they_are_said_to_be() {
     }
 }
 
-/// Of a flow the table keeps 32 bits and the bucket: here 20 together, in nature 45 to 55.
+/// Of a flow the table keeps 32 bits and the bucket: here 18 together, in nature 45 to 55.
 #[test]
 fn flows_that_look_alike_are_rare() {
-    let alike = Scenario { tag_bits: 9, ..CALM };
-    let broken: u32 = run(alike, 0..2).iter().map(Outcome::all_broken).sum();
+    let alike = Scenario { tag_bits: 7, ..CALM };
+    let broken: u32 = run(alike, 0..1).iter().map(Outcome::all_broken).sum();
     println!("{broken} broken");
-    assert!(broken > 0 && broken < 40, "{broken} broken");
+    assert!(broken > 0 && broken < 60, "{broken} broken");
 }
