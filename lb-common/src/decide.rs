@@ -182,7 +182,9 @@ pub fn tracked<T: Tables>(tables: &T, control: &Control, ask: Question) -> (Back
         // ones.
         let spared = match ask.segment {
             Segment::Open => flow::SPARE_NONE,
-            _ => (settings.idle.half_open + 2).saturating_sub(flow::SPARED),
+            Segment::Later | Segment::End | Segment::Datagram | Segment::Quoted => {
+                (settings.idle.half_open + 2).saturating_sub(flow::SPARED)
+            }
         };
         let place = Place { index, mask: settings.bucket_mask, now, spared };
         let entered = enter(tables, place, entry);

@@ -60,12 +60,12 @@ mod tests {
     /// Counts of slots, and of buckets by the hash's lower half.
     fn spread(hashes: impl Iterator<Item = u64>) -> [f64; 2] {
         const SLOTS: u32 = 4_099;
-        const BUCKETS: u64 = 4_096;
-        let (mut slots, mut buckets) = (vec![0; SLOTS as usize], vec![0; BUCKETS as usize]);
+        const BUCKETS: usize = 4_096;
+        let (mut slots, mut buckets) = (vec![0; SLOTS as usize], vec![0; BUCKETS]);
         for hash in hashes {
             let tag = u32::try_from(hash >> 32).unwrap();
             slots[slot_of(tag, SLOTS) as usize] += 1;
-            buckets[usize::try_from(hash & (BUCKETS - 1)).unwrap()] += 1;
+            buckets[usize::try_from(hash & 0xffff_ffff).unwrap() & (BUCKETS - 1)] += 1;
         }
         [deviation(&slots), deviation(&buckets)]
     }

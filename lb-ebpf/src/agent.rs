@@ -5,7 +5,12 @@
 //! host's stack, untouched.
 #![no_std]
 #![no_main]
-#![allow(clippy::cast_possible_truncation, reason = "bpf is 64-bit")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "bpf is 64-bit; helpers take and give signed words"
+)]
 
 #[path = "agent/maps.rs"]
 mod maps;
@@ -27,10 +32,10 @@ use xdp_packet::XdpPacket;
 
 /// Every frame that arrives, where XDP is possible.
 #[xdp(frags)]
-pub fn lb_agent_xdp(context: XdpContext) -> u32 {
+fn lb_agent_xdp(context: XdpContext) -> u32 {
     // SAFETY: a valid xdp_md.
     let length = unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) };
-    let mut packet = XdpPacket::new(&context);
+    let mut packet = XdpPacket::new(context.as_ptr().cast());
     let outcome = decapsulate(&mut packet, length as usize, &Maps);
     maps::count(outcome, length);
     match outcome.action() {
@@ -41,7 +46,7 @@ pub fn lb_agent_xdp(context: XdpContext) -> u32 {
 
 /// Every frame that arrives, where XDP is not possible.
 #[classifier]
-pub fn lb_agent_tc(context: TcContext) -> i32 {
+fn lb_agent_tc(context: TcContext) -> i32 {
     let mut packet = Skb::new(&context);
     packet.pull_headers();
     let length = packet.frame_length();
@@ -54,7 +59,7 @@ pub fn lb_agent_tc(context: TcContext) -> i32 {
     };
     maps::count(outcome, length as u64);
     match outcome.action() {
-        Action::Drop => TC_ACT_SHOT as i32,
+        Action::Drop => TC_ACT_SHOT,
         // "Unspecified" lets the next program have it too; "OK" would be the last word.
         Action::Pass | Action::Tx | Action::Redirect => TC_ACT_UNSPEC,
     }
@@ -62,7 +67,7 @@ pub fn lb_agent_tc(context: TcContext) -> i32 {
 
 /// Every frame that leaves. The headers of a SYN that TCP made are always in the linear part.
 #[classifier]
-pub fn lb_agent_mss(context: TcContext) -> i32 {
+fn lb_agent_mss(context: TcContext) -> i32 {
     let packet = Skb::new(&context);
     let length = packet.frame_length();
     let found = clamp(&packet, &Maps);

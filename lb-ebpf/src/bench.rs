@@ -5,7 +5,12 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "compare-and-exchange: core::sync::atomic lacks it on bpfel")]
-#![allow(clippy::cast_possible_truncation, reason = "bpf is 64-bit")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "bpf is 64-bit; helpers take and give signed words"
+)]
 
 mod ingress;
 mod maps;
@@ -45,7 +50,7 @@ fn wrapped(context: &XdpContext, inside: impl Fn(&XdpContext) -> u32) -> u32 {
     case[0] = next + 1;
     // Scattered: an odd multiplier visits every flow once.
     let flow = (next.wrapping_mul(0x9e37_79b1) & mask) as u32;
-    let mut packet = XdpPacket::from_raw(context.as_ptr().cast());
+    let mut packet = XdpPacket::new(context.as_ptr().cast());
     if v6 == 0 {
         let Some(ip) = packet.get_mut::<Ipv4>(size_of::<Ethernet>()) else { return 0 };
         // 198.18.0.0/16 by the lower half of the number.
@@ -72,7 +77,7 @@ fn wrapped(context: &XdpContext, inside: impl Fn(&XdpContext) -> u32) -> u32 {
 
 /// The floor of every case: the wrapper around nothing.
 #[xdp]
-pub fn floor_pass(context: XdpContext) -> u32 {
+fn floor_pass(context: XdpContext) -> u32 {
     wrapped(&context, |_| xdp_action::XDP_PASS)
 }
 
@@ -81,7 +86,7 @@ pub fn floor_pass(context: XdpContext) -> u32 {
 #[xdp]
 fn floor_encap(context: XdpContext) -> u32 {
     wrapped(&context, |context| {
-        let mut packet = XdpPacket::from_raw(context.as_ptr().cast());
+        let mut packet = XdpPacket::new(context.as_ptr().cast());
         let Some(&Ipv4 { tos, total_length, .. }) = packet.get::<Ipv4>(size_of::<Ethernet>())
         else {
             return xdp_action::XDP_DROP;
@@ -121,18 +126,18 @@ fn floor_encap(context: XdpContext) -> u32 {
 
 /// The balancer.
 #[xdp]
-pub fn lb_wrapped(context: XdpContext) -> u32 {
+fn lb_wrapped(context: XdpContext) -> u32 {
     wrapped(&context, ingress::run)
 }
 
 /// The balancer, as it is attached.
 #[xdp]
-pub fn lb_ingress(context: XdpContext) -> u32 {
+fn lb_ingress(context: XdpContext) -> u32 {
     ingress::run(&context)
 }
 
 /// As the balancer's.
 #[xdp]
-pub fn lb_clock(_context: XdpContext) -> u32 {
+fn lb_clock(_context: XdpContext) -> u32 {
     if maps::journal_exists() { maps::now() as u32 } else { 0 }
 }

@@ -16,7 +16,7 @@ use crate::xdp_packet::XdpPacket;
 /// Handles one frame; the XDP action.
 #[inline(always)]
 pub(crate) fn run(context: &XdpContext) -> u32 {
-    let mut packet = XdpPacket::new(context);
+    let mut packet = XdpPacket::new(context.as_ptr().cast());
     let bytes = packet.length() as u64;
     let maps = Maps::new(context);
     let verdict = process(&mut packet, &maps);
@@ -53,8 +53,8 @@ fn drop(context: &XdpContext, verdict: &Verdict, length: u16) -> u32 {
 /// Tells a sender that its packet is too big, within the budget; verified once for all packets.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lb_too_big(context: *mut xdp_md, answer: u64) -> u32 {
-    let mut packet = XdpPacket::from_raw(context);
+pub(crate) extern "C" fn lb_too_big(context: *mut xdp_md, answer: u64) -> u32 {
+    let mut packet = XdpPacket::new(context);
     let (inner, mtu) = Answer(answer).parts();
     if maps::icmp_allowed() && icmp::too_big(&mut packet, &inner, mtu) {
         xdp_action::XDP_TX

@@ -189,7 +189,7 @@ impl Tables for Maps {
 /// `lb_common::decide::tracked`, verified once for all packets.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lb_tracked(hash: u64, ask: u64) -> u32 {
+pub(crate) extern "C" fn lb_tracked(hash: u64, ask: u64) -> u32 {
     let ask = Question::unpack(hash, ask);
     let Some(control) = LB_CONTROL.get(0) else { return 0 };
     // The ingress interface plays no part in tracking.

@@ -8,7 +8,12 @@
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "atomic add: core::sync::atomic lacks it on bpfel")]
-#![allow(clippy::cast_possible_truncation, reason = "bpf is 64-bit")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "bpf is 64-bit; helpers take and give signed words"
+)]
 
 mod panic;
 

@@ -18,7 +18,7 @@ use crate::xdp_packet::XdpPacket;
 /// from bit 32. Verified once for all packets.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn lb_sample(context: *mut xdp_md, packed: u64) -> u32 {
+pub(crate) extern "C" fn lb_sample(context: *mut xdp_md, packed: u64) -> u32 {
     if !sample_allowed() {
         return 0;
     }
@@ -30,7 +30,7 @@ pub extern "C" fn lb_sample(context: *mut xdp_md, packed: u64) -> u32 {
         ..DropSample::default()
     };
     let sample = entry.write(sample);
-    fill(&XdpPacket::from_raw(context), sample);
+    fill(&XdpPacket::new(context), sample);
     let (vip, length) = (sample.vip, sample.length);
     entry.submit(0);
     // Removed by the verifier unless lbd logs at level debug.

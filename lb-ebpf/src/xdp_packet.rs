@@ -1,10 +1,8 @@
 //! The kernel's packet as [`lb_common::packet::Packet`]: every access checked against its end, as
 //! the verifier wants it.
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
-use aya_ebpf::programs::XdpContext;
 use lb_common::headers::Wire;
 use lb_common::packet::{MAX_OFFSET, Packet};
 
@@ -12,12 +10,8 @@ use lb_common::packet::{MAX_OFFSET, Packet};
 pub(crate) struct XdpPacket(*mut xdp_md);
 
 impl XdpPacket {
-    pub(crate) fn new(context: &XdpContext) -> Self {
-        Self(context.as_ptr().cast())
-    }
-
-    /// Of a function that gets the raw context.
-    pub(crate) fn from_raw(context: *mut xdp_md) -> Self {
+    /// Of a program's or function's context.
+    pub(crate) fn new(context: *mut xdp_md) -> Self {
         Self(context)
     }
 

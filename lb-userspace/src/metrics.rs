@@ -110,7 +110,11 @@ impl Scrape {
             let count = self.0.stats.outcomes.get(outcome.name()).copied().unwrap_or_default();
             ([("reason", outcome.name())], count.packets)
         });
-        counters(out, "lb_drops", "Packets dropped, by reason", drops.collect())
+        counters(out, "lb_drops", "Packets dropped, by reason", drops.collect())?;
+        let unsent = self.0.stats.transmit_errors.iter();
+        let unsent = unsent.map(|(name, count)| ([("interface", name.as_str())], *count));
+        let help = "Packets that were tx or redirect and that the driver did not send";
+        counters(out, "lb_driver_transmit_errors", help, unsent.collect())
     }
 
     fn flows(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -226,6 +230,7 @@ mod tests {
             r#"lb_bytes_total{vip="203.0.113.10:443/tcp"} 400000720"#,
             r#"lb_drops_total{reason="no_port"} 12"#,
             r#"lb_drops_total{reason="too_big"} 0"#,
+            r#"lb_driver_transmit_errors_total{interface="eth0"} 2"#,
             r#"lb_flows{state="confirmed"} 54300.0"#,
             "lb_flow_capacity 1048576.0",
             r#"lb_pool_contested_slots{pool="web"} 16384.0"#,

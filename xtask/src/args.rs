@@ -19,7 +19,8 @@ usage: cargo xtask COMMAND
                                  program time per packet, table building, flow-table rates
   load   INTERFACE --config FILE [--netns NAME]
                                  build, check FILE, attach to INTERFACE, show what was done
-  unload [--pin-path DIR]        detach what `load` or lbd left attached, remove the pins
+  unload [--pin-path DIR] [--netns NAME]
+                                 detach what `load` or lbd left attached, remove the pins
   disasm [balancer|agent] [SYMBOL]
                                  the eBPF instructions of a built program
 
@@ -36,7 +37,7 @@ pub(crate) enum Task {
     Bench { install: bool, arguments: Vec<OsString> },
     Test(Test),
     Load(Load),
-    Unload { pin_path: Option<PathBuf> },
+    Unload { pin_path: Option<PathBuf>, netns: Option<String> },
     Disasm { program: Program, symbol: Option<String> },
 }
 
@@ -138,7 +139,9 @@ impl Words {
                     words.no_install = true;
                 }
                 ("load", Arg::Long("config")) => words.config = Some(parser.value()?.into()),
-                ("load", Arg::Long("netns")) => words.netns = Some(parser.value()?.string()?),
+                ("load" | "unload", Arg::Long("netns")) => {
+                    words.netns = Some(parser.value()?.string()?)
+                }
                 ("unload", Arg::Long("pin-path")) => {
                     words.pin_path = Some(parser.value()?.into());
                 }
@@ -166,7 +169,7 @@ impl Words {
                 config: self.config.ok_or("load: --config FILE is missing")?,
                 netns: self.netns,
             }),
-            "unload" => Task::Unload { pin_path: self.pin_path },
+            "unload" => Task::Unload { pin_path: self.pin_path, netns: self.netns },
             "disasm" => {
                 let program = free.next().map(|word| program(&word)).transpose()?;
                 Task::Disasm {
@@ -246,8 +249,11 @@ mod tests {
                     netns: Some("blue".into()),
                 }),
             ),
-            ("unload", Task::Unload { pin_path: None }),
-            ("unload --pin-path /p", Task::Unload { pin_path: Some("/p".into()) }),
+            ("unload", Task::Unload { pin_path: None, netns: None }),
+            (
+                "unload --pin-path /p --netns blue",
+                Task::Unload { pin_path: Some("/p".into()), netns: Some("blue".into()) },
+            ),
             ("disasm", Task::Disasm { program: Program::Balancer, symbol: None }),
             (
                 "disasm agent lb_agent",

@@ -35,14 +35,14 @@ pub(crate) fn load(tree: &Tree, options: &Load) -> Result<u8> {
     Ok(process::code(process::status(&mut attach)?))
 }
 
-/// Detaches and removes the pins.
-pub(crate) fn unload(tree: &Tree, pin_path: Option<&Path>) -> Result<u8> {
+/// Detaches, removes the pins, and releases the neighbours of the network namespace.
+pub(crate) fn unload(tree: &Tree, pin_path: Option<&Path>, netns: Option<&str>) -> Result<u8> {
     let lbctl = tree.release("lbctl");
     if !lbctl.is_file() {
         setup::run(tree, Needs::BUILD, true)?;
         cargo::build_release(tree)?;
     }
-    let mut command = Command::new(lbctl);
+    let mut command = inside(netns, lbctl.as_os_str());
     command.args(["unload", "--pin-path"]).arg(pin_path.unwrap_or(Path::new(PIN_PATH)));
     say!("$ {}", process::shown(&command));
     Ok(process::code(process::status(&mut command)?))

@@ -51,7 +51,9 @@ fn run(task: Task) -> Result<u8> {
         Task::Bench { install, arguments } => demo::bench(&tree, install, &arguments),
         Task::Test(options) => test::run(&tree, &options),
         Task::Load(options) => load::load(&tree, &options),
-        Task::Unload { pin_path } => load::unload(&tree, pin_path.as_deref()),
+        Task::Unload { pin_path, netns } => {
+            load::unload(&tree, pin_path.as_deref(), netns.as_deref())
+        }
         Task::Disasm { program, symbol } => disasm::run(&tree, program, symbol.as_deref()),
     }
 }

@@ -101,6 +101,7 @@ pub(crate) fn stats() -> Stats {
         vips: BTreeMap::from([("203.0.113.10:443/tcp".to_owned(), outcomes.clone())]),
         outcomes,
         flows: flows(),
+        transmit_errors: BTreeMap::from([("eth0".to_owned(), 2)]),
         daemon: DaemonStats { tables_published: 9, slots_moved: 16_384, ..Default::default() },
     }
 }

@@ -13,6 +13,7 @@ macro_rules! responses {
         /// Any answer.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
+        #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
         pub enum Response {
             $($(#[$doc])* $name($name),)+
         }
@@ -230,6 +231,9 @@ pub struct Stats {
     pub vips: BTreeMap<String, BTreeMap<String, Count>>,
     /// The flow table.
     pub flows: FlowStatus,
+    /// Packets that the program gave to an interface's driver and that it did not send, by
+    /// interface; those whose driver does not count them are missing.
+    pub transmit_errors: BTreeMap<String, u64>,
     /// What lbd itself did since it started.
     pub daemon: DaemonStats,
 }

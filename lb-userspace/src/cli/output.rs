@@ -172,6 +172,13 @@ impl Table for Stats {
             }
             text.push_str(&format!("\n{}", columns.render()));
         }
+        if !self.transmit_errors.is_empty() {
+            let mut columns = Columns::new(&["DRIVER", ">NOT SENT"]);
+            for (interface, count) in &self.transmit_errors {
+                columns.row([interface.clone(), count.to_string()]);
+            }
+            text.push_str(&format!("\n{}", columns.render()));
+        }
         text.push_str(&format!("\n{}\n", flow_line(&self.flows).trim_end()));
         let daemon = &self.daemon;
         let mut columns = Columns::new(&["LBD", ">COUNT"]);

@@ -86,6 +86,9 @@ OUTCOME  PACKETS      BYTES
 no_port       12        720
 tx       3000000  400000000
 
+DRIVER  NOT SENT
+eth0           2
+
 flow table 54,412 / 1,048,576 (54,300 confirmed, 12 unconfirmed, 100 closing)
 
 LBD                COUNT

@@ -68,6 +68,8 @@ pub enum Event {
     Health(HealthEvent),
     /// The prober's state, for the answers.
     Report(HealthReport),
+    /// Packets that drivers did not send, by interface.
+    TransmitErrors(BTreeMap<String, u64>),
     /// Routes, neighbours or interfaces have changed.
     Host(HostEvent),
     /// Somebody asks or orders.
@@ -176,6 +178,7 @@ pub struct Controller {
     health: HealthReport,
     census: Census,
     samples: Samples,
+    transmit_errors: BTreeMap<String, u64>,
     rates: Rates,
     stats: crate::api::types::DaemonStats,
     started: Duration,
@@ -226,6 +229,7 @@ impl Controller {
             health: HealthReport::default(),
             census: Census::default(),
             samples: Samples::default(),
+            transmit_errors: BTreeMap::new(),
             rates: Rates::default(),
             stats: crate::api::types::DaemonStats::default(),
             started: now.boot,
@@ -274,6 +278,7 @@ impl Controller {
         match event {
             Event::Health(event) => self.on_verdict(&event, now),
             Event::Report(report) => self.health = report,
+            Event::TransmitErrors(errors) => self.transmit_errors = errors,
             Event::Host(event) => self.on_host(event),
             Event::Call(call) => {
                 let answer = self.answer(call.request, now);
@@ -372,6 +377,12 @@ impl Controller {
             tracing::warn!(interface, "no native XDP here: generic mode costs most of the speed");
         }
         Ok(attached)
+    }
+
+    /// The interfaces by which next hops are reached.
+    #[must_use]
+    pub fn outgoing(&self) -> BTreeSet<u32> {
+        self.hops.values().map(|hop| hop.interface_index).collect()
     }
 
     /// Detaches the program from interfaces that an earlier configuration had; their names.

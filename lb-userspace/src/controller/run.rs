@@ -13,7 +13,7 @@ use crate::config;
 use crate::health::tunnel::Tunnel;
 use crate::health::{HealthEvent, Prober, ProberError};
 use crate::host::netlink::{HostEvent, NetlinkError, Resolver, links, path_mtus};
-use crate::host::{clock, systemd};
+use crate::host::{clock, driver, systemd};
 use crate::shutdown::{Signal, Signals};
 
 /// Events taken in before the data plane is told: a router that reboots takes hundreds of backends
@@ -26,6 +26,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const ROUTES_INTERVAL: Duration = Duration::from_secs(10);
 /// A pause is never shorter, so that a deadline that has passed already costs no more than this.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Drivers are asked for what they did not send this often; some take a millisecond for it.
+const DRIVERS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Everything events come from, and what orders go to.
 pub(super) struct World {
@@ -96,6 +98,7 @@ impl World {
         controller: &mut Controller,
     ) -> Result<&'static str, RunError> {
         let mut report_due = Duration::ZERO;
+        let mut drivers_due = Duration::ZERO;
         let mut watchdog_due = Duration::ZERO;
         let watchdog_period = systemd::watchdog_period();
         loop {
@@ -106,6 +109,10 @@ impl World {
             if report_due <= boot {
                 report_due = boot + REPORT_INTERVAL;
                 self.report(controller).await?;
+            }
+            if drivers_due <= boot {
+                drivers_due = boot + DRIVERS_INTERVAL;
+                ask_drivers(controller);
             }
             if let Some(period) = watchdog_period.filter(|_| watchdog_due <= boot) {
                 watchdog_due = boot + period;
@@ -216,6 +223,12 @@ impl TunnelRoutes {
         self.tunnel.set_interfaces(&interfaces).map_err(|error| error.to_string())?;
         failed
     }
+}
+
+fn ask_drivers(controller: &mut Controller) {
+    let names = controller.desired().dataplane.interfaces.iter().cloned().collect();
+    let errors = driver::transmit_errors(&names, &controller.outgoing());
+    controller.handle(Event::TransmitErrors(errors), now());
 }
 
 fn reload(controller: &mut Controller, path: &Path) {

@@ -38,14 +38,14 @@ impl Controller {
     }
 
     pub(super) fn status(&mut self, now: Moment) -> Result<Status, Failure> {
-        let flows = self.flow_status(now);
         let counters = self.counters()?;
-        let pools: Vec<PoolStatus> = self
-            .desired
-            .pools
-            .values()
-            .map(|pool| self.pool_status(pool, &counters, now))
-            .collect();
+        Ok(self.status_by(&counters, now))
+    }
+
+    fn status_by(&mut self, counters: &Counters, now: Moment) -> Status {
+        let flows = self.flow_status(now);
+        let pools: Vec<PoolStatus> =
+            self.desired.pools.values().map(|pool| self.pool_status(pool, counters, now)).collect();
         let mut attachments = self.attachments();
         let (health, reasons) = self.health(&pools, &attachments);
         let none = || Attachment {
@@ -54,7 +54,7 @@ impl Controller {
             state: "gone".to_owned(),
         };
         let xdp = if attachments.is_empty() { none() } else { attachments.remove(0) };
-        Ok(Status {
+        Status {
             version: API_VERSION,
             health,
             reasons,
@@ -64,10 +64,10 @@ impl Controller {
             uptime_ms: millis(now.boot.saturating_sub(self.started)),
             xdp,
             xdp_more: attachments,
-            vips: self.vip_statuses(&pools, &counters),
+            vips: self.vip_statuses(&pools, counters),
             pools,
             flows,
-        })
+        }
     }
 
     pub(super) fn vips(&mut self, now: Moment) -> Result<Vips, Failure> {
@@ -282,8 +282,12 @@ impl Controller {
     }
 
     pub(super) fn statistics(&mut self, now: Moment) -> Result<Stats, Failure> {
-        let flows = self.flow_status(now);
         let counters = self.counters()?;
+        Ok(self.statistics_by(&counters, now))
+    }
+
+    fn statistics_by(&mut self, counters: &Counters, now: Moment) -> Stats {
+        let flows = self.flow_status(now);
         let mut outcomes = BTreeMap::new();
         for counters in &counters.vips {
             add(&mut outcomes, counters);
@@ -300,7 +304,8 @@ impl Controller {
         let mut daemon = self.stats;
         daemon.probes = self.health.probes;
         daemon.probes_late = self.health.late;
-        Ok(Stats { version: API_VERSION, outcomes, vips, flows, daemon })
+        let transmit_errors = self.transmit_errors.clone();
+        Stats { version: API_VERSION, outcomes, vips, flows, transmit_errors, daemon }
     }
 
     pub(super) fn drops(&self, after: u64) -> Result<Drops, Failure> {
@@ -324,8 +329,10 @@ impl Controller {
     }
 
     pub(super) fn snapshot(&mut self, now: Moment) -> Result<Snapshot, Failure> {
-        let status = self.status(now)?;
-        let stats = self.statistics(now)?;
+        // Read once, so that the sums of one answer agree.
+        let counters = self.counters()?;
+        let status = self.status_by(&counters, now);
+        let stats = self.statistics_by(&counters, now);
         let probes = self.health.backends.iter();
         let probe_seconds = probes.filter_map(|(key, health)| {
             Some((key.pool.clone(), key.backend.clone(), health.took?.as_secs_f64()))

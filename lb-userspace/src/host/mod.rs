@@ -5,6 +5,7 @@
 //! the workspace that reads a clock.
 
 pub mod clock;
+pub mod driver;
 pub mod lock;
 pub mod membarrier;
 pub mod mtu;

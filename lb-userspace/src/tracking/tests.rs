@@ -103,10 +103,12 @@ fn a_planned_change_from_prepare_to_stateless() {
     assert_eq!(tracker.contested_slots(), 1);
     assert!(is_contested(&tracker.render(), held));
 
-    // An entry that does not hold its slot.
+    // An entry of one packet holds its slot for one window more.
     let mut scan = tracker.begin_scan();
     scan.note(held, before[held as usize], false);
-    tracker.tick(secs(141), Some(&scan));
+    assert_eq!(tracker.tick(Duration::from_millis(262_999), Some(&scan)), []);
+    assert_eq!(tracker.contested_slots(), 1);
+    tracker.tick(secs(138 + 120 + 5), Some(&scan));
     assert_eq!(tracker.contested_slots(), 0);
 
     // The past is kept for the agents, and then it goes.

@@ -65,7 +65,7 @@ impl World {
     /// A client opens a flow.
     pub(crate) fn opens(&mut self, hash: u64) {
         let scenario = self.scenario;
-        let udp = scenario.udp_part > 0 && hash % scenario.udp_part == 0;
+        let udp = scenario.udp_part > 0 && hash.is_multiple_of(scenario.udp_part);
         self.outcome.flows += 1;
         let id = self.outcome.flows;
         let first = if udp { Segment::Datagram } else { Segment::Open };

@@ -221,11 +221,12 @@ impl Plane {
     fn publish_table(&mut self) {
         let mut rendered = self.tracker.render();
         for (slot, row) in rendered.slots.iter_mut().zip(&mut rendered.history) {
-            match self.fault {
-                Fault::NoExceptions if row[0] == 0 => *slot &= !CONTESTED,
-                Fault::NewestBase if row[0] != 0 && row[1] != 0 => row[0] = row[1],
-                Fault::NoBase => row[0] = 0,
-                _ => {}
+            if self.fault == Fault::NoExceptions && row[0] == 0 {
+                *slot &= !CONTESTED;
+            } else if self.fault == Fault::NewestBase && row[0] != 0 && row[1] != 0 {
+                row[0] = row[1];
+            } else if self.fault == Fault::NoBase {
+                row[0] = 0;
             }
         }
         let Rendered { slots, history, generation, .. } = &rendered;

@@ -147,6 +147,7 @@ impl World {
     }
 
     fn commit(&mut self, changes: &[Change]) {
+        let was_all_down = self.plane.rendered.all_down;
         let mut done = self.plane.commit(changes, &mut self.outcome);
         for _ in 0..RETRIES_MAX {
             if done.is_none() {
@@ -155,6 +156,11 @@ impl World {
             }
         }
         assert!(done.is_some(), "died again and again");
+        if was_all_down && !self.plane.rendered.all_down {
+            // Used while all were down, then dead again by a verdict not yet taken back.
+            let tracker = &self.plane.tracker;
+            self.flows.retain(|_, flow| !tracker.is_released(flow.backend));
+        }
         if let Some(deadline) = self.plane.tracker.next_deadline() {
             let at_ms = u64::try_from(deadline.as_millis()).unwrap().max(self.now_ms);
             if at_ms < self.tick_ms {
@@ -241,11 +247,6 @@ impl World {
         self.flows.retain(|_, flow| {
             !(straddles(flow) && (all_changed || (!is_up && flow.backend == id)))
         });
-        if was_all_down && all_changed {
-            // Used while all were down, then dead again by a verdict not yet taken back.
-            let tracker = &self.plane.tracker;
-            self.flows.retain(|_, flow| !tracker.is_released(flow.backend));
-        }
     }
 
     /// The daemon dies now, or in the middle of its next step.

@@ -99,7 +99,8 @@ fn complain(seed: u64, number: usize, frame: &[u8], kernel: &Wanted, host: &Want
         &[frame, &bytes(kernel), &bytes(host)],
     );
     format!(
-        "LB_SEED={seed}, frame {number} ({file:?} has in, kernel, host):\n  {}\nkernel {kernel:?}\n  {}\nhost {host:?}\n  {}",
+        "LB_SEED={seed}, frame {number} ({file:?} has in, kernel, host):\n  {}\n\
+         kernel {kernel:?}\n  {}\nhost {host:?}\n  {}",
         hex(frame),
         hex(&bytes(kernel)),
         hex(&bytes(host)),

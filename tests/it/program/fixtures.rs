@@ -64,8 +64,8 @@ fn complain(case: &Case, what: &str, found: &Wanted) -> String {
     let (found_bytes, wanted_bytes) = (bytes(found), bytes(&case.wanted));
     let file = pcap::write(&case.name, &[&case.frame, &found_bytes, &wanted_bytes]);
     format!(
-        "{}: {what}\n  in     {}\n  out    {found:?}\n  {}\n  wanted {:?}\n  {}\n  {file:?} has in, out, \
-         wanted\n",
+        "{}: {what}\n  in     {}\n  out    {found:?}\n  {}\n  wanted {:?}\n  {}\n  \
+         {file:?} has in, out, wanted\n",
         case.name,
         hex(&case.frame),
         hex(&found_bytes),

@@ -161,7 +161,7 @@ pub(super) fn table(pool: u16) -> Option<(Vec<u16>, Vec<[u16; 4]>)> {
 /// One of the slots of [`MIXED`].
 fn mixed(slot: u16) -> (u16, [u16; 4]) {
     let id = |at: u16| 20 + at % 16;
-    let owner = if slot % 17 == 0 { 0 } else { id(slot) };
+    let owner = if slot.is_multiple_of(17) { 0 } else { id(slot) };
     let contested = u16::from(!slot.is_multiple_of(3)) << 15;
     let history = match slot % 5 {
         0 => [0; 4],

@@ -220,6 +220,12 @@ impl Lab {
         balancer.power_off()
     }
 
+    /// Takes the program off the router's end of a host's link: what XDP sends there is lost from
+    /// then on, as on a card without a free place in its ring.
+    pub fn clog(&mut self, host: &str) {
+        self.passes.remove(host);
+    }
+
     fn add_web(&mut self, number: u8) -> Result<()> {
         let name = format!("web{number}");
         let namespace = self.add_host(&name, 20 + number)?;

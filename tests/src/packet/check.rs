@@ -63,7 +63,7 @@ fn v4(packet: &[u8], layers: &mut Layers, outermost: bool) -> Result<(), String>
 
 fn copy<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], String> {
     let part = bytes.get(at..at + N).ok_or("too short")?;
-    part.try_into().map_err(|_| "too short".to_owned())
+    part.try_into().map_err(|error| format!("too short: {error}"))
 }
 
 fn v6(packet: &[u8], layers: &mut Layers, outermost: bool) -> Result<(), String> {

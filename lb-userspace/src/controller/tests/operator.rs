@@ -16,7 +16,7 @@ fn names_that_do_not_exist_are_met_with_those_that_do() {
     let mut world = World::started(&TWO);
     assert_eq!(
         message(world.change("b3", BackendAction::Drain)),
-        "there is no backend of pool `web` `b3`; did you mean `b1`?"
+        "there is no backend of pool web called `b3`; did you mean `b1`?"
     );
     let (pool, backend) = ("dns".to_owned(), "b1".to_owned());
     let change = BackendChange { pool, backend, action: BackendAction::Drain };

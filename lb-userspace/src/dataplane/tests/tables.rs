@@ -10,7 +10,7 @@ use lb_common::{MAX_POOLS, MAX_VIPS};
 use proptest::prelude::*;
 
 use super::super::{Dataplane, Error, Sizes, VipSpec, VipTracking};
-use super::{control, settings, with_flows};
+use super::{Random, control, settings, with_flows};
 
 pub(super) fn vip(number: u16, address: &str, port: Option<u16>, pool: u16) -> VipSpec {
     VipSpec {
@@ -43,7 +43,7 @@ fn live(dataplane: &Dataplane, pool: u16) -> (Vec<u16>, Vec<u16>, u32) {
 fn tables_of_many_sizes_never_touch_each_other() {
     let sizes = Sizes::with_room(4_000, 100, 10, 8);
     let mut dataplane = Dataplane::in_memory(&sizes);
-    let mut random = super::Random(1);
+    let mut random = Random(1);
     let mut wanted: BTreeMap<u16, (Vec<u16>, Vec<u16>, u32)> = BTreeMap::new();
     for generation in 0..2_000 {
         let pool = u16::try_from(random.below(8)).unwrap();
@@ -52,9 +52,9 @@ fn tables_of_many_sizes_never_touch_each_other() {
             wanted.remove(&pool);
         } else {
             let count = usize::try_from(1 + random.below(240)).unwrap();
-            let slots: Vec<u16> = (0..count).map(|_| random.next() as u16).collect();
+            let slots: Vec<u16> = (0..count).map(|_| random_u16(&mut random)).collect();
             let history: Vec<[u16; 4]> =
-                (0..count).map(|_| [random.next() as u16 & 0x7fff, 1, 2, 3]).collect();
+                (0..count).map(|_| [random_u16(&mut random) & 0x7fff, 1, 2, 3]).collect();
             dataplane.publish_table(pool, &slots, &history, generation).unwrap();
             let bases = history.iter().map(|history| history[0]).collect();
             wanted.insert(pool, (slots, bases, generation));
@@ -151,7 +151,8 @@ proptest! {
                     } else {
                         format!("203.0.113.{last}").parse().unwrap()
                     };
-                    for (protocol, port) in [TCP, UDP, 132, 1].into_iter().flat_map(|protocol| (0..7).map(move |port| (protocol, port))) {
+                    let ports = |protocol| (0..7).map(move |port| (protocol, port));
+                    for (protocol, port) in [TCP, UDP, 132, 1].into_iter().flat_map(ports) {
                         let wanted = model(&vips, address, protocol, port);
                         prop_assert_eq!(found(&dataplane, address, protocol, port), wanted);
                     }
@@ -198,4 +199,8 @@ fn as_many_vips_as_there_are_numbers_in_any_shape() {
     for count in [1, 10, 100, 1_000, max] {
         dataplane.publish_vips(&spread(count, 5, false)).unwrap();
     }
+}
+
+fn random_u16(random: &mut Random) -> u16 {
+    u16::try_from(random.next() & 0xffff).unwrap()
 }
