@@ -1,20 +1,25 @@
 //! The kernel's half: load, pin, attach, take over from an earlier lbd, unload.
 //!
-//! Below the pin path lies `v<ABI>/` with one pin for each map, `lb_ingress`, `lb_clock`, and
-//! `link-<interface>` for each attached interface. Maps and links outlive lbd; a new lbd loads
-//! its own program over the same maps and swaps it into the links.
+//! Below the pin path lies `v<ABI>/` with one pin for each map, and `link-<mode>-<interface>` for
+//! each attached interface. Maps and links outlive lbd; a new lbd loads its own program over the
+//! same maps and swaps it into the links.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::io::ErrorKind::{NotFound, ResourceBusy};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, MapError, MapType, PerCpuArray, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as Mode};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use lb_common::backend::Backend;
+use lb_common::control::Control;
+use lb_common::flow::{Entry, WAYS};
+use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::verdict::{Counter, DropSample, FlowCounters, VipCounters};
 use lb_common::{ABI_VERSION, map_name};
 
@@ -25,19 +30,22 @@ use super::{Dataplane, Error};
 use crate::desired::XdpMode;
 use crate::host::pin;
 
-/// The maps, by the names of their pins; the budgets are the program's own.
-const MAPS: [&str; 11] = [
-    map_name::CONTROL,
-    map_name::SLOTS,
-    map_name::HISTORY,
-    map_name::BACKENDS,
-    map_name::FLOWS,
-    map_name::VIP_COUNTERS,
-    map_name::FLOW_COUNTERS,
-    map_name::BACKEND_COUNTERS,
-    map_name::DROPS,
-    map_name::JOURNAL,
-    map_name::BUDGETS,
+/// A map: the name of its pin, its type, and the size of its values in bytes.
+type Shape = (&'static str, MapType, usize);
+
+/// The maps; the budgets are the program's own.
+const MAPS: [Shape; 11] = [
+    (map_name::CONTROL, MapType::Array, size_of::<Control>()),
+    (map_name::SLOTS, MapType::Array, size_of::<SlotRow>()),
+    (map_name::HISTORY, MapType::Array, size_of::<HistoryRow>()),
+    (map_name::BACKENDS, MapType::Array, size_of::<Backend>()),
+    (map_name::FLOWS, MapType::Array, size_of::<[Entry; WAYS]>()),
+    (map_name::VIP_COUNTERS, MapType::PerCpuArray, size_of::<VipCounters>()),
+    (map_name::FLOW_COUNTERS, MapType::PerCpuArray, size_of::<FlowCounters>()),
+    (map_name::BACKEND_COUNTERS, MapType::PerCpuArray, size_of::<Counter>()),
+    (map_name::DROPS, MapType::RingBuf, 0),
+    (map_name::JOURNAL, MapType::Array, size_of::<u64>()),
+    (map_name::BUDGETS, MapType::PerCpuArray, size_of::<u64>()),
 ];
 
 /// What the pin of a link begins with; its mode and its interface follow.
@@ -77,7 +85,7 @@ impl Kernel {
         sizes.apply(&mut loader);
         loader.override_global(aya_log::LEVEL, &level, true);
         if let Some(pins) = pins {
-            for name in MAPS {
+            for (name, ..) in MAPS {
                 loader.map_pin_path(name, pins.join(name));
             }
         }
@@ -228,9 +236,13 @@ impl Dataplane {
     /// failure nothing stays. Nothing is attached.
     ///
     /// # Errors
-    /// The kernel refuses, or the path cannot be made.
+    /// The kernel refuses, the path cannot be made, or there are pins already, which stay.
     pub fn create(pin_path: &Path, sizes: &Sizes) -> Result<Self, Error> {
         let dir = Self::version_dir(pin_path);
+        if !list(&dir)?.is_empty() {
+            let reason = "there are pins already".to_owned();
+            return Err(Error::Broken { path: pin_path.to_owned(), reason });
+        }
         fs::create_dir_all(&dir).map_err(|source| pin_error("create", &dir, source))?;
         let made = Self::open(&dir, sizes);
         if made.is_err() {
@@ -445,25 +457,35 @@ fn read_error(error: io::Error) -> Error {
     Error::Read { map: "the maps", reason: error.to_string() }
 }
 
-/// The sizes of the maps an earlier lbd made.
+/// The sizes of the maps an earlier lbd made, all of which must be there and have our shape.
 fn pinned_sizes(pin_path: &Path, dir: &Path) -> Result<Sizes, Error> {
     let broken = |reason: String| Error::Broken { path: pin_path.to_owned(), reason };
-    let entries = |name: &str| {
-        let data = MapData::from_pin(dir.join(name))
-            .map_err(|error| broken(format!("{name}: {}", chain(&error))))?;
-        let info = data.info().map_err(|error| broken(format!("{name}: {}", chain(&error))))?;
-        Ok(info.max_entries())
-    };
-    for name in MAPS {
-        entries(name)?;
+    let mut entries = BTreeMap::new();
+    for (name, kind, size) in MAPS {
+        let wrong = |error: &MapError| broken(format!("{name}: {}", chain(error)));
+        let data = MapData::from_pin(dir.join(name)).map_err(|error| wrong(&error))?;
+        let info = data.info().map_err(|error| wrong(&error))?;
+        let found = info.map_type().map_err(|error| wrong(&error))?;
+        if found != kind || info.value_size() as usize != size {
+            return Err(broken(format!("{name} is another kind of map")));
+        }
+        entries.insert(name, info.max_entries());
     }
-    Ok(Sizes {
-        slot_rows: entries(map_name::SLOTS)?,
-        backends: entries(map_name::BACKENDS)?,
-        vips: entries(map_name::VIP_COUNTERS)?,
-        flow_buckets: entries(map_name::FLOWS)?,
-        journal_words: entries(map_name::JOURNAL)?,
-    })
+    let entries = |name| entries.get(name).copied().unwrap_or_default();
+    let sizes = Sizes {
+        slot_rows: entries(map_name::SLOTS),
+        backends: entries(map_name::BACKENDS),
+        vips: entries(map_name::VIP_COUNTERS),
+        flow_buckets: entries(map_name::FLOWS),
+        journal_words: entries(map_name::JOURNAL),
+    };
+    if entries(map_name::HISTORY) != sizes.slot_rows.saturating_mul(4)
+        || entries(map_name::BACKEND_COUNTERS) != sizes.backends
+        || !sizes.flow_buckets.is_power_of_two()
+    {
+        return Err(broken("maps of different sizes".to_owned()));
+    }
+    Ok(sizes)
 }
 
 /// Detaches and removes the pins of every layout version. What else lies there is not ours, and

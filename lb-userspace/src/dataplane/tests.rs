@@ -1,8 +1,7 @@
-//! The data plane over plain memory, flows under races, and pins on a real bpffs.
+//! The data plane over plain memory: what it publishes, the flow table, also under races.
 
 mod flows;
 mod journal;
-mod pins;
 mod races;
 mod tables;
 
