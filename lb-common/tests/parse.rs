@@ -84,7 +84,7 @@ mod tests {
         let mut row = [Slot(0x8001); 32];
         let mut at = 0;
         while at < 32 {
-            row[at] = Slot(0x8000 | (at % 4) as u16);
+            row[at] = Slot(0x8000 | [0, 1, 2, 3][at % 4]);
             at += 1;
         }
         row

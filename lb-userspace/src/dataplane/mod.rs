@@ -223,11 +223,16 @@ impl Dataplane {
             None => 0,
         };
         let Some(place) = self.memory.backends.place(usize::from(id.0)) else { return };
-        if old.destination != destination || old.checksum != checksum {
-            // An id is new here, or the LB's own address changed: nothing to keep consistent.
+        if old.destination != destination {
+            // The id is new here: no table names it yet.
             let backend = Backend { destination, checksum, ..Backend::default() };
             // SAFETY: inside the mapping, aligned.
             unsafe { place.write_volatile(backend) }
+        } else if old.checksum != checksum {
+            // The LB's own address changed.
+            let sum = field::<_, u32>(place, offset_of!(Backend, checksum));
+            // SAFETY: inside the element, aligned, only accessed as a 32-bit word.
+            unsafe { AtomicU32::from_ptr(sum) }.store(checksum, Ordering::Release);
         }
         let links = field::<_, Link>(place, offset_of!(Backend, links));
         let spare = links.wrapping_add(usize::from(link));
