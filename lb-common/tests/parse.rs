@@ -81,11 +81,13 @@ mod tests {
     }
 
     const SLOTS: SlotRow = {
-        let mut row = [Slot(0x8001); 32];
+        let mut row = [Slot(0x8000); 32];
         let mut at = 0;
         while at < 32 {
-            row[at] = Slot(0x8000 | [0, 1, 2, 3][at % 4]);
-            at += 1;
+            row[at + 1] = Slot(0x8001);
+            row[at + 2] = Slot(0x8002);
+            row[at + 3] = Slot(0x8003);
+            at += 4;
         }
         row
     };

@@ -10,6 +10,7 @@ use std::io;
 use std::io::ErrorKind::{NotFound, ResourceBusy};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use aya::maps::{Map, MapData, MapError, MapType, PerCpuArray, RingBuf};
 use aya::programs::links::{FdLink, PinnedLink};
@@ -68,6 +69,8 @@ pub(super) struct Kernel {
     pins: Option<PathBuf>,
     drops: RingBuf<MapData>,
     debug_lines: Option<DebugLines>,
+    /// What the kernel last said.
+    tick: AtomicU16,
 }
 
 impl Descriptors for Ebpf {
@@ -97,17 +100,21 @@ impl Kernel {
         let drops = ebpf.take_map(map_name::DROPS).ok_or_else(|| read("missing".to_owned()))?;
         let drops = RingBuf::try_from(drops).map_err(|error| read(chain(&error)))?;
         let debug_lines = debug_lines::open(&mut ebpf, level)?;
-        Ok(Self { ebpf, pins: pins.map(Path::to_owned), drops, debug_lines })
+        let silent = || Error::Load(format!("{CLOCK} does not run"));
+        let tick = AtomicU16::new(ask_tick(&ebpf).ok_or_else(silent)?);
+        Ok(Self { ebpf, pins: pins.map(Path::to_owned), drops, debug_lines, tick })
     }
 
-    /// The tick, asked of the kernel.
+    /// The tick, asked of the kernel. When it does not answer, the last one: by an earlier time no
+    /// flow is forgotten too soon.
     pub(super) fn tick(&self) -> u16 {
-        let Some(Ok(clock)) = self.ebpf.program(CLOCK).map(<&Xdp>::try_from) else { return 0 };
-        // The kernel wants a whole Ethernet header.
-        let frame = [0; 64];
-        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
-        let tick = clock.test_run(options).map_or(0, |result| result.return_value);
-        u16::try_from(tick).unwrap_or_default()
+        match ask_tick(&self.ebpf) {
+            Some(tick) => {
+                self.tick.store(tick, Ordering::Relaxed);
+                tick
+            }
+            None => self.tick.load(Ordering::Relaxed),
+        }
     }
 
     /// Where a link is pinned; its mode is part of the name.
@@ -191,6 +198,14 @@ impl Kernel {
         let link = FdLink::try_from(link).map_err(|error| fail(chain(&error)))?;
         link.pin(&pin).map_err(|error| fail(chain(&error))).map(drop)
     }
+}
+
+fn ask_tick(ebpf: &Ebpf) -> Option<u16> {
+    let clock: &Xdp = ebpf.program(CLOCK)?.try_into().ok()?;
+    // The kernel wants a whole Ethernet header.
+    let frame = [0; 64];
+    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
+    u16::try_from(clock.test_run(options).ok()?.return_value).ok()
 }
 
 fn attach_error(interface: &str, reason: String) -> Error {

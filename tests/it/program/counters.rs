@@ -11,7 +11,7 @@ use lb_userspace::dataplane::object::PROGRAM;
 use super::cases::Wanted;
 use super::fixtures::in_kernel;
 use super::world::{
-    CLIENT_V4, CLIENT_V6, EMPTY, FROZEN, GUE4, GUE6, IPIP4, NARROW, kernel, number, settings,
+    CLIENT_V4, CLIENT_V6, EMPTY, FROZEN, GUE6, IPIP4, NARROW, kernel, number, settings,
     stay_on_one_cpu, tick, vip_v4, vip_v6,
 };
 
@@ -202,5 +202,4 @@ fn answers_to_packets_too_big_have_a_budget() {
     let vip = number(NARROW, false, UDP);
     // Answered or not, each is a drop.
     assert_eq!(counted.vips.get(&(vip, "too_big")).map(|counter| counter.0), Some(4_500));
-    let _ = GUE4;
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use lb_tests::packet::{ACK, FIN, ICMP, ICMPV6, Ip, Packet, RST, SYN, TCP, UDP};
+use lb_tests::packet::{ACK, FIN, Ip, Packet, RST, SYN};
 
 use super::world::{ALWAYS, ANY, MIXED, ONLY_UDP, POOLS, STATELESS, vip_v4, vip_v6};
 
@@ -169,7 +169,6 @@ pub(super) fn frame(random: &mut Random) -> Vec<u8> {
         _ => packet.frame(),
     };
     bend(random, &mut frame);
-    let _ = (TCP, UDP, ICMP, ICMPV6);
     frame
 }
 
