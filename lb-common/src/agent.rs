@@ -17,7 +17,7 @@ use crate::headers::{
     Extension, Gue, Ipv4, Ipv6, Udp, Vlan, Words, protocol,
 };
 use crate::packet::Packet;
-use crate::verdict::Action;
+use crate::verdict::{Action, outcomes};
 
 mod mss;
 
@@ -83,41 +83,6 @@ pub trait AgentTables {
     fn flags(&self, address: &Address) -> u32;
     /// True when a prefix of the list covers this outer source.
     fn source_listed(&self, address: &Address) -> bool;
-}
-
-macro_rules! outcomes {
-    ($($(#[$doc:meta])* $variant:ident $name:literal $action:ident $help:literal;)*) => {
-        /// The one outcome of a packet. Its number is its place in [`map_name::COUNTERS`].
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-        #[repr(u32)]
-        pub enum Outcome {
-            $($(#[$doc])* $variant,)*
-        }
-
-        impl Outcome {
-            /// Every outcome, in the order of the counters.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The name in the counters' table.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// One sentence for an operator.
-            #[must_use]
-            pub const fn help(self) -> &'static str {
-                match self { $(Self::$variant => $help,)* }
-            }
-
-            /// What becomes of the frame.
-            #[inline(always)]
-            #[must_use]
-            pub const fn action(self) -> Action {
-                match self { $(Self::$variant => Action::$action,)* }
-            }
-        }
-    };
 }
 
 outcomes! {

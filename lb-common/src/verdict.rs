@@ -13,9 +13,10 @@ pub enum Action {
     Redirect,
 }
 
+/// An enum of outcomes: variant, name, action, one sentence of help.
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $action:ident $help:literal;)*) => {
-        /// The one outcome of a packet. Its number is its place in [`VipCounters`].
+        /// The one outcome of a packet. Its number is its place among the counters.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         #[repr(u32)]
         pub enum Outcome {
@@ -42,11 +43,12 @@ macro_rules! outcomes {
             #[inline(always)]
             #[must_use]
             pub const fn action(self) -> Action {
-                match self { $(Self::$variant => Action::$action,)* }
+                match self { $(Self::$variant => $crate::verdict::Action::$action,)* }
             }
         }
     };
 }
+pub(crate) use outcomes;
 
 outcomes! {
     /// Not for a VIP.
