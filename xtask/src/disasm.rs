@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::args::Program;
 use crate::process;
@@ -30,7 +30,14 @@ pub(crate) fn run(tree: &Tree, program: Program, symbol: Option<&str>) -> Result
     };
     command.arg(&object);
     say!("$ {}", process::shown(&command));
-    Ok(process::code(process::status(&mut command)?))
+    let output = command.output().with_context(|| format!("cannot run {OBJDUMP}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // objdump only warns of a symbol that is not there.
+    if let Some(symbol) = symbol.filter(|symbol| !text.contains(&format!("<{symbol}>:"))) {
+        bail!("`{}` has no symbol `{symbol}`; without one all of it is shown", program.name());
+    }
+    say!("{text}");
+    Ok(process::code(output.status))
 }
 
 /// The newest object of that name among the outputs of the build script. An empty one comes from

@@ -22,9 +22,9 @@ pub(crate) fn load(tree: &Tree, options: &Load) -> Result<u8> {
     ensure!(config.is_file(), "{} is no file", config.display());
     setup::run(tree, Needs::BUILD, true)?;
     cargo::build_release(tree)?;
-    let mut check = Command::new(tree.release("lbctl"));
+    let mut check = inside(options.netns.as_deref(), tree.release("lbctl").as_os_str());
     check.args(["config", "check"]).arg(&config);
-    say!("check            $ lbctl config check {}", config.display());
+    say!("check            $ {}", process::shown(&check));
     let checked = process::status(&mut check)?;
     if !checked.success() {
         return Ok(process::code(checked));

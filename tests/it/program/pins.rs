@@ -115,7 +115,7 @@ fn unloading_leaves_nothing() {
         map_name::JOURNAL.to_owned(),
     ])));
     let removed = Dataplane::unload(pins.path()).unwrap();
-    assert_eq!(removed.len(), 10, "{removed:?}");
+    assert_eq!(removed.len(), 11, "{removed:?}");
     assert!(!pins.path().exists());
     drop(dataplane);
     assert!(Dataplane::reopen(pins.path()).unwrap().is_none());
@@ -184,7 +184,7 @@ fn maps_of_one_lbd_are_not_made_anew_by_another() {
     for sizes in [other, sizes()] {
         let error = Dataplane::create(pins.path(), &sizes).err().unwrap();
         assert!(matches!(error, Error::Broken { .. }), "{error}");
-        assert_eq!(pins.names().len(), 10);
+        assert_eq!(pins.names().len(), 11);
     }
     drop(first);
     let mut second = pins.reopen();

@@ -81,6 +81,10 @@ impl Lab {
         let far = connect();
         let near_namespace = new_namespace();
         let near = connect();
+        // Addresses are final at once, so that none changes while a test counts.
+        for interfaces in ["all", "default"] {
+            Self::near_setting(&format!("ipv6/conf/{interfaces}/accept_dad"), "0");
+        }
         let lab = Self { near, far, near_namespace, far_namespace };
         let veth = LinkVeth::new("near0", "far0").address(NEAR_MAC.to_vec()).up().build();
         lab.near.link().add(veth).execute().await.expect("a veth pair");
