@@ -3,9 +3,7 @@
 
 use crate::checksum;
 use crate::encap::OUTER_TTL;
-use crate::headers::{
-    Be16, Be32, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, Icmp, Ipv4, Ipv6, Words, protocol, wire,
-};
+use crate::headers::{Be16, Be32, Ethernet, Icmp, Ipv4, Ipv6, Vlan, Words, protocol, wire};
 use crate::packet::Packet;
 use crate::parse::Inner;
 
@@ -17,25 +15,24 @@ pub const QUOTE_V4: usize = 576 - size_of::<Ipv4>() - size_of::<Icmp>();
 pub const QUOTE_V6: usize = 1280 - size_of::<Ipv6>() - size_of::<Icmp>();
 
 wire! {
-    /// What stands in front of the quoted packet.
-    ErrorV4 42 {
-        /// Back to where the packet came from.
-        ethernet: Ethernet,
+    /// What stands between the link-layer header and the quoted packet.
+    ErrorV4 28 {
         /// From the VIP.
         ip: Ipv4,
         /// The error.
         icmp: Icmp,
     }
-    /// What stands in front of the quoted packet.
-    ErrorV6 62 {
-        /// Back to where the packet came from.
-        ethernet: Ethernet,
+    /// What stands between the link-layer header and the quoted packet.
+    ErrorV6 48 {
         /// From the VIP.
         ip: Ipv6,
         /// The error.
         icmp: Icmp,
     }
 }
+
+/// Bytes of two VLAN tags.
+const TAGS: usize = 2 * size_of::<Vlan>();
 
 /// A 16-bit word made of two bytes, as it lies in a packet.
 #[inline(always)]
@@ -103,25 +100,49 @@ pub fn too_big<P: Packet>(packet: &mut P, inner: &Inner, mtu: u16) -> bool {
     }
 }
 
+/// The Ethernet header, and what is behind it: tags, as far as there are any.
+type Link = (Ethernet, [u8; TAGS]);
+
+/// Read before anything that lies farther behind: once that is known to be there, the compiler
+/// leaves out the check that the verifier wants to see here.
+#[inline(always)]
+fn link<P: Packet>(packet: &P) -> Option<Link> {
+    let ethernet = *packet.get::<Ethernet>(0)?;
+    Some((ethernet, *packet.get::<[u8; TAGS]>(size_of::<Ethernet>())?))
+}
+
+/// Makes room of `front` bytes behind the link-layer header, which now leads back to where the
+/// packet came from: with the same VLAN tags, as those say to which network.
+#[inline(always)]
+fn turn<P: Packet>(packet: &mut P, (ethernet, tags): Link, front: usize) -> bool {
+    if !packet.grow_front(front as i32) {
+        return false;
+    }
+    let Some(place) = packet.get_mut::<Ethernet>(0) else { return false };
+    *place = ethernet.swapped(ethernet.kind);
+    // What of this is no tag the IP header overwrites.
+    let Some(place) = packet.get_mut::<[u8; TAGS]>(size_of::<Ethernet>()) else { return false };
+    *place = tags;
+    true
+}
+
 #[inline(always)]
 fn too_big_v4<P: Packet>(packet: &mut P, offset: usize, mtu: u16) -> bool {
-    let Some(ethernet) = packet.get::<Ethernet>(0) else { return false };
-    let ethernet = ethernet.swapped(ETHERTYPE_IPV4);
+    let Some(link) = link(packet) else { return false };
     let Some(old) = packet.get::<Ipv4>(offset) else { return false };
     let (source, destination) = (old.destination, old.source);
     let Some(quote) = sum::<{ QUOTE_V4 / 4 }, P>(packet, offset) else { return false };
-    let front = size_of::<ErrorV4>() as i32 - offset as i32;
-    if !packet.grow_front(front) || !packet.truncate(size_of::<ErrorV4>() + QUOTE_V4) {
+    let front = size_of::<ErrorV4>();
+    if !turn(packet, link, front) || !packet.truncate(offset + front + QUOTE_V4) {
         return false;
     }
-    let Some(error) = packet.get_mut::<ErrorV4>(0) else { return false };
+    let Some(error) = packet.get_mut::<ErrorV4>(offset) else { return false };
     let total_length = Be16::new(576);
     let header = pair(0x45, 0) as u32
         + total_length.0 as u32
         + pair(OUTER_TTL, protocol::ICMP) as u32
         + checksum::halves(source)
         + checksum::halves(destination);
-    error.ethernet = ethernet;
     error.ip = Ipv4 {
         version_ihl: 0x45,
         tos: 0,
@@ -141,18 +162,16 @@ fn too_big_v4<P: Packet>(packet: &mut P, offset: usize, mtu: u16) -> bool {
 
 #[inline(always)]
 fn too_big_v6<P: Packet>(packet: &mut P, offset: usize, mtu: u16) -> bool {
-    let Some(ethernet) = packet.get::<Ethernet>(0) else { return false };
-    let ethernet = ethernet.swapped(ETHERTYPE_IPV6);
+    let Some(link) = link(packet) else { return false };
     let Some(old) = packet.get::<Ipv6>(offset) else { return false };
     let (source, destination) = (old.destination, old.source);
     let Some(quote) = sum::<{ QUOTE_V6 / 4 }, P>(packet, offset) else { return false };
-    let front = size_of::<ErrorV6>() as i32 - offset as i32;
-    if !packet.grow_front(front) || !packet.truncate(size_of::<ErrorV6>() + QUOTE_V6) {
+    let front = size_of::<ErrorV6>();
+    if !turn(packet, link, front) || !packet.truncate(offset + front + QUOTE_V6) {
         return false;
     }
-    let Some(error) = packet.get_mut::<ErrorV6>(0) else { return false };
+    let Some(error) = packet.get_mut::<ErrorV6>(offset) else { return false };
     let payload_length = Be16::new((size_of::<Icmp>() + QUOTE_V6) as u16);
-    error.ethernet = ethernet;
     error.ip = Ipv6 {
         first: Be32::new(6 << 28),
         payload_length,

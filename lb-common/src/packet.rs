@@ -21,6 +21,24 @@ pub trait Packet {
     fn truncate(&mut self, length: usize) -> bool;
 }
 
+/// The same value, computed here and in 64 bits: the compiler must not move the arithmetic with
+/// pointers that it comes from into that which follows, where the verifier takes none.
+#[inline(always)]
+#[must_use]
+pub fn settled(value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: changes nothing in one register.
+        unsafe { core::arch::asm!("{0} |= 0", inout(reg) value, options(pure, nomem, nostack)) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        value
+    }
+}
+
 /// A frame in a host buffer with headroom, for tests, trace and simulation.
 #[derive(Clone, Debug)]
 pub struct Buffer<const N: usize> {

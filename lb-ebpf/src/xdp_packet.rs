@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use lb_common::headers::Wire;
-use lb_common::packet::{MAX_OFFSET, Packet};
+use lb_common::packet::{MAX_OFFSET, Packet, settled};
 
 /// A frame between `data` and `data_end`.
 pub(crate) struct XdpPacket(*mut xdp_md);
@@ -68,7 +68,7 @@ impl Packet for XdpPacket {
 
     #[inline(always)]
     fn truncate(&mut self, length: usize) -> bool {
-        let surplus = self.length() as i32 - length as i32;
+        let surplus = settled(self.length()) as i32 - length as i32;
         // SAFETY: a valid xdp_md; `&mut self` means no reference into the packet is left.
         surplus >= 0 && unsafe { bpf_xdp_adjust_tail(self.0, -surplus) == 0 }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use lb_common::verdict::{Action, Outcome};
+use lb_common::verdict::{Action, FlowEvent, Outcome};
 use lb_tests::packet::{ACK, Ip, SYN, TCP, UDP};
 use lb_userspace::dataplane::Dataplane;
 use lb_userspace::dataplane::object::PROGRAM;
@@ -11,8 +11,8 @@ use lb_userspace::dataplane::object::PROGRAM;
 use super::cases::Wanted;
 use super::fixtures::in_kernel;
 use super::world::{
-    CLIENT_V4, CLIENT_V6, EMPTY, FROZEN, GUE6, IPIP4, NARROW, kernel, number, settings,
-    stay_on_one_cpu, tick, vip_v4, vip_v6,
+    ALWAYS, CLIENT_V4, CLIENT_V6, EMPTY, FROZEN, GUE6, HISTORY4, IPIP4, NARROW, kernel, number,
+    settings, stay_on_one_cpu, tick, vip_v4, vip_v6,
 };
 
 /// All counters that are not zero: by VIP and outcome, and by backend; packets and bytes.
@@ -112,6 +112,36 @@ fn packets_in_are_the_sum_of_the_outcomes() {
     let outcomes: u64 =
         counted.vips.iter().filter(|(key, _)| wrapped(key)).map(|(_, value)| value.0).sum();
     assert_eq!(sent, outcomes);
+}
+
+#[test]
+fn what_the_flow_table_answers_is_counted() {
+    let Some(kernel) = kernel() else { return };
+    let read = |kernel: &Dataplane| {
+        let counted = kernel.flow_counters().unwrap().events;
+        FlowEvent::ALL.iter().map(|event| counted[*event as usize]).collect::<Vec<_>>()
+    };
+    let run = |vip, port, flags| {
+        in_kernel(&kernel, &Ip::new(CLIENT_V4, vip).tcp(port, 80, flags, b"").frame());
+    };
+    let (contested, always, stateless) = (vip_v4(HISTORY4), ALWAYS, vip_v4(GUE6));
+    run(stateless, 1, SYN);
+    run(stateless, 1, ACK);
+    assert_eq!(read(&kernel), [0; 6]);
+    run(contested, 1, SYN);
+    run(contested, 1, ACK);
+    run(contested, 1, ACK);
+    run(contested, 2, ACK);
+    run(always, 3, ACK);
+    // Hits, new ones, older than the window, without a window; nothing lost its place.
+    assert_eq!(read(&kernel), [2, 1, 1, 1, 0, 0]);
+    for port in 1_000..9_000 {
+        run(contested, port, SYN);
+    }
+    let [hits, new, base, miss, evicted, refused] = read(&kernel).try_into().unwrap();
+    assert_eq!((hits, new, base, miss, refused), (2, 8_001, 1, 1, 0));
+    // Those that are left had a place, and so had the three from before.
+    assert_eq!(kernel.flows().count() as u64, 8_000 + 3 - evicted);
 }
 
 #[test]

@@ -107,13 +107,21 @@ pub(super) fn echo_reply(request: &Ip, rest: [u8; 4], payload: &[u8], v6: bool) 
     ethernet(BALANCER_MAC, ROUTER_MAC, packet.kind(), packet.bytes())
 }
 
-/// The error that a packet too big is answered with.
-pub(super) fn too_big(offending: &Packet, client: IpAddr, vip: IpAddr, mtu: u16) -> Vec<u8> {
+/// The error that a packet too big is answered with, behind the same VLAN tags.
+pub(super) fn too_big(
+    offending: &Packet,
+    (client, vip): (IpAddr, IpAddr),
+    mtu: u16,
+    tags: &[(u16, u16)],
+) -> Vec<u8> {
     let [high, low] = mtu.to_be_bytes();
     let error = Ip::new(vip, client).ttl(64).fragment(0);
     let error = match vip {
         IpAddr::V4(_) => error.icmp(3, 4, [0, 0, high, low], &offending.bytes()[..576 - 28]),
         IpAddr::V6(_) => error.icmp(2, 0, [0, 0, high, low], &offending.bytes()[..1280 - 48]),
     };
-    error.frame_between(BALANCER_MAC, ROUTER_MAC)
+    let mut frame = error.tagged(tags);
+    frame[..6].copy_from_slice(&ROUTER_MAC);
+    frame[6..12].copy_from_slice(&BALANCER_MAC);
+    frame
 }

@@ -64,7 +64,6 @@ fn bigs() -> Vec<Case> {
     for (pool, mtu, path) in MTUS {
         for v6 in [false, true] {
             let family = if v6 { "v6" } else { "v4" };
-            let (client, vip) = ends(pool, v6);
             let header = if v6 { 60 } else { 40 };
             for surplus in [1, 2, 77] {
                 let size = usize::from(mtu) + surplus;
@@ -75,7 +74,7 @@ fn bigs() -> Vec<Case> {
                     outcome: Outcome::TooBig,
                     vip: tcp_vip(pool, v6),
                     backend: 0,
-                    wanted: Wanted::Tx(too_big(&inner, client, vip, mtu)),
+                    wanted: Wanted::Tx(too_big(&inner, ends(pool, v6), mtu, &[])),
                 });
             }
         }
@@ -87,24 +86,24 @@ fn bigs() -> Vec<Case> {
 fn other_bigs() -> Vec<Case> {
     let mut cases = Vec::new();
     for v6 in [false, true] {
-        let (client, vip) = ends(GUE4, v6);
-        let mut case = |name: &str, inner: Packet, frame: Vec<u8>, number| {
-            let out = too_big(&inner, client, vip, 1444);
-            let wanted = Wanted::Tx(out);
-            let name = name.to_owned();
+        let mut case = |name: &str, inner: &Packet, tags: &[(u16, u16)], vip| {
             cases.push(Case {
-                name,
-                frame,
+                name: name.to_owned(),
+                frame: inner.tagged(tags),
                 outcome: Outcome::TooBig,
-                vip: number,
+                vip,
                 backend: 0,
-                wanted,
+                wanted: Wanted::Tx(too_big(inner, ends(GUE4, v6), 1444, tags)),
             });
         };
         let udp = packet(&to(GUE4, v6), UDP, &[1; 1440]);
-        case("a datagram too big", udp.clone(), udp.frame(), number(GUE4, v6, UDP));
-        let inner = to(GUE4, v6).tcp(PORT, 80, SYN | FIN, &[0xff; 1440]);
-        case("ones, too big", inner.clone(), inner.frame(), tcp_vip(GUE4, v6));
+        case("a datagram too big", &udp, &[], number(GUE4, v6, UDP));
+        let ones = to(GUE4, v6).tcp(PORT, 80, SYN | FIN, &[0xff; 1440]);
+        case("ones, too big", &ones, &[], tcp_vip(GUE4, v6));
+        // The answer goes into the network that its cause came from.
+        let vip = tcp_vip(GUE4, v6);
+        case("tagged, too big", &ones, &[(0x8100, 0x6005)], vip);
+        case("tagged twice, too big", &ones, &[(0x88a8, 5), (0x8100, 6)], vip);
     }
     cases
 }
