@@ -22,9 +22,10 @@ pub fn of_flows(lab: &Lab, flows: &Flows) -> Result<Paths> {
         flows.ledger().alive().map(|(id, flow)| (id, flow.key, flow.kind)).collect();
     let mut lines = String::new();
     for (_, Key { client, vip }, kind) in &keys {
+        // By number: a bare Debian has no list of protocol names.
         let protocol = match kind {
-            Kind::Tcp | Kind::Short => "tcp",
-            Kind::Udp => "udp",
+            Kind::Tcp | Kind::Short => libc::IPPROTO_TCP,
+            Kind::Udp => libc::IPPROTO_UDP,
         };
         // Writing to a string cannot fail.
         let _infallible = writeln!(

@@ -18,6 +18,8 @@ use super::namespace::{self, NAMESPACES};
 
 /// Where the load balancers of a lab pin their programs and maps, one directory each.
 pub const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
+/// Where lbd keeps its locks.
+const LOCKS: &str = "/run/lb";
 /// What the names of our namespaces and pin directories begin with.
 const PREFIXES: [&str; 2] = ["lbtest-", "lbdemo-"];
 
@@ -102,6 +104,11 @@ fn remove(lab: &str) {
     }
     for entry in entries(Path::new(BPF_FILESYSTEM)).filter(of_lab) {
         drop(fs::remove_dir_all(PathBuf::from(BPF_FILESYSTEM).join(entry)));
+    }
+    // lbd names its lock after the pin path, escaped; a lock file outlives its process.
+    let locks = format!("sys-fs-bpf-{}\\x2d", lab.replace('-', "\\x2d"));
+    for entry in entries(Path::new(LOCKS)).filter(|entry| entry.starts_with(&locks)) {
+        drop(fs::remove_file(PathBuf::from(LOCKS).join(entry)));
     }
 }
 
