@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use self::text::duration_text;
 pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
 pub use self::words::{
-    BackendState, Encap, HealthKind, LogFormat, LogLevel, OnDown, Protocol, Tracking, ViaWord,
-    XdpMode,
+    BackendState, Encap, HealthKind, LastAnnouncer, LogFormat, LogLevel, OnDown, OnShutdown,
+    Protocol, Tracking, ViaWord, XdpMode,
 };
 
+pub mod bgp;
 mod text;
 mod words;
 
@@ -71,6 +72,8 @@ pub struct Desired {
     pub pools: BTreeMap<String, Pool>,
     /// One VIP per address, protocol and port.
     pub vips: BTreeMap<VipKey, Vip>,
+    /// BGP; `None`: routes are somebody else's.
+    pub bgp: Option<bgp::Bgp>,
     /// The socket lbctl talks to.
     pub api: Api,
     /// Where metrics are served; `None`: nowhere.
@@ -212,8 +215,11 @@ pub struct Pool {
     pub encap: Encap,
     /// Slots of its lookup table; a prime of [`crate::primes`].
     pub maglev_size: u32,
-    /// With fewer backends up than this the pool counts as degraded; at least 1.
+    /// With fewer backends up than this the pool counts as degraded, and its VIPs are withdrawn;
+    /// at least 1.
     pub min_up: u32,
+    /// With as many backends up they are announced again; at least `min_up`.
+    pub min_up_return: u32,
     /// Where the flows of a dead backend go.
     pub on_down: OnDown,
     /// Which of its TCP flows are remembered: `Contested` or `Always`.

@@ -91,6 +91,7 @@ fn pool() -> impl Strategy<Value = Pool> {
                 encap,
                 maglev_size,
                 min_up,
+                min_up_return: min_up,
                 on_down,
                 tracking,
                 window,
@@ -225,6 +226,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 flow_timeouts,
                 vips,
                 pools,
+                bgp: None,
                 api: Api {
                     socket: PathBuf::from("/run/lb/lbd.sock"),
                     group: group.then(|| "lb".to_owned()),

@@ -42,6 +42,7 @@ pub(super) fn resolve(raw: &Raw) -> Option<Desired> {
         flow_timeouts,
         pools,
         vips,
+        bgp: None,
         api: Api { socket: value(&api.socket)?, group: value(&api.group) },
         metrics: match &raw.metrics {
             Some(listen) => Some(Metrics { listen: value(listen)? }),
@@ -125,6 +126,7 @@ fn resolve_pool(
         encap: value(&pool.encap).or(value(&dataplane.encap))?,
         maglev_size: value(&pool.maglev_size).or(value(&dataplane.maglev_size))?,
         min_up: value(&pool.min_up)?,
+        min_up_return: value(&pool.min_up)?,
         on_down: value(&pool.on_down)?,
         tracking: value(&pool.tracking)?,
         window: value(&pool.window)?,

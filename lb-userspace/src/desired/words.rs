@@ -73,6 +73,26 @@ words! {
 }
 
 words! {
+    /// What the last announcer of a prefix does when its VIPs lose their backends.
+    LastAnnouncer {
+        /// Goes on announcing, with an alarm: somebody's packets are better than nobody's.
+        Keep = "keep",
+        /// Withdraws: an unreachable prefix is what the operator prefers.
+        Withdraw = "withdraw",
+    }
+}
+
+words! {
+    /// What SIGTERM does to the routes.
+    OnShutdown {
+        /// Lower preference, withdraw, forward until packets stop, close the sessions.
+        Withdraw = "withdraw",
+        /// Leave them to graceful restart: the next lbd goes on.
+        Keep = "keep",
+    }
+}
+
+words! {
     /// Where the flows of a dead backend go.
     OnDown {
         /// Still to it: the verdict may be wrong, and then nothing broke.
