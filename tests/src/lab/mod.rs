@@ -7,6 +7,7 @@
 
 pub mod addresses;
 pub mod balancer;
+pub mod bgp;
 pub mod command;
 pub mod config;
 pub mod kernel;
@@ -14,6 +15,7 @@ pub mod namespace;
 pub mod owner;
 pub mod probe;
 pub mod programs;
+pub mod router;
 pub mod wait;
 pub mod web;
 
@@ -207,6 +209,14 @@ impl Lab {
         let balancer = Balancer::new(number, namespace, &self.directory, &secret)?;
         self.balancers.insert(number, balancer);
         Ok(())
+    }
+
+    /// Makes the host of router `number` (1..=9), beside the load balancers; nothing runs there.
+    ///
+    /// # Errors
+    /// A command fails.
+    pub fn add_router(&mut self, number: u8) -> Result<Namespace> {
+        self.add_host(&format!("peer{number}"), bgp::FIRST_PEER + number)
     }
 
     /// Takes a load balancer away as by power-off; routes to it stay.
