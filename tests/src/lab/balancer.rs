@@ -224,6 +224,22 @@ impl Balancer {
         self.lbd.take().map_or(Ok(()), Process::terminate)
     }
 
+    /// SIGSTOP to lbd: it says nothing more, and its connections stay open.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze_lbd(&self) -> Result<()> {
+        self.lbd.as_ref().context("lbd does not run")?.freeze()
+    }
+
+    /// SIGCONT to lbd.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resume_lbd(&self) -> Result<()> {
+        self.lbd.as_ref().context("lbd does not run")?.resume()
+    }
+
     /// SIGHUP to lbd: it reads its file again.
     ///
     /// # Errors

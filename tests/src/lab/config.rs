@@ -108,6 +108,7 @@ interfaces = ["eth0"]
 ipip_source = "198.18.0.0/16"
 ipip_source6 = "2001:db8:f::/64"
 flow_table_size = 65_536
+max_vips = 2_100
 pin_path = "{pins}"
 
 [defaults.flow_timeout]

@@ -59,6 +59,8 @@ pub struct Plan {
     pub pools: Vec<Pool>,
     /// How the agents attach.
     pub agent_mode: &'static str,
+    /// The load balancers' part about BGP (see [`bgp`]); empty: none.
+    pub bgp: String,
 }
 
 impl Default for Plan {
@@ -71,6 +73,7 @@ impl Default for Plan {
             balancers: 2,
             pools: vec![Pool::web(4)],
             agent_mode: "auto",
+            bgp: String::new(),
         }
     }
 }
@@ -137,17 +140,26 @@ impl Lab {
     /// One of them does not start.
     pub fn running(plan: Plan) -> Result<Self> {
         let mut lab = Self::new(plan)?;
-        let agent = lab.agent()?;
-        for web in lab.webs.values_mut() {
-            web.start(Some(agent.clone()))?;
-        }
+        lab.start()?;
         let numbers: Vec<u8> = lab.balancers.keys().copied().collect();
-        for balancer in lab.balancers.values_mut() {
-            balancer.configure(&lab.plan.pools)?;
-            balancer.start()?;
-        }
         lab.route_to_balancers(&numbers)?;
         Ok(lab)
+    }
+
+    /// Starts all but the routes: agents, nginx, lbd.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn start(&mut self) -> Result<()> {
+        let agent = self.agent()?;
+        for web in self.webs.values_mut() {
+            web.start(Some(agent.clone()))?;
+        }
+        for balancer in self.balancers.values_mut() {
+            balancer.configure(&self.plan.pools)?;
+            balancer.start()?;
+        }
+        Ok(())
     }
 
     /// Its name; the namespaces are called `NAME-HOST`.
@@ -206,7 +218,8 @@ impl Lab {
         // The lab's client has no checksum offload either: XDP sees what would be on the wire.
         offload_off(&namespace, &["tx"])?;
         let secret = self.directory.join("secret");
-        let balancer = Balancer::new(number, namespace, &self.directory, &secret)?;
+        let mut balancer = Balancer::new(number, namespace, &self.directory, &secret)?;
+        balancer.bgp.clone_from(&self.plan.bgp);
         self.balancers.insert(number, balancer);
         Ok(())
     }

@@ -72,7 +72,7 @@ fn what_one_announces_is_what_the_others_print() {
     let others: [&dyn Router; 2] = [&routers.frr, &routers.gobgp];
     let first = Family::BOTH.map(|family| peer_address(family, 1));
     for router in others {
-        until_peers(router, "both sessions are there", |peers| {
+        until_peers(&lab, router, "both sessions are there", |peers| {
             peers.values().all(|peer| peer.established && peer.received == 1)
         });
         assert_eq!(addresses_of(&router.peers().unwrap()), first);
@@ -100,7 +100,7 @@ fn what_one_announces_is_what_the_others_print() {
         assert_eq!((six.as_path, six.next_hop), (vec![PEER_AS[0]], Some(first[1])));
         assert!(router.routes("198.51.100.9/32").unwrap().is_empty());
     }
-    until_routes(&routers.bird, "198.18.7.0/24", "FRR's route is in BIRD", |routes| {
+    until_routes(&lab, &routers.bird, "198.18.7.0/24", "FRR's route is in BIRD", |routes| {
         matches!(routes, [route] if route.best && route.from == "peer2v4"
             && route.as_path == [PEER_AS[1]] && route.med == Some(0)
             && route.next_hop == Some(peer_address(Family::V4, 2)))
@@ -108,9 +108,9 @@ fn what_one_announces_is_what_the_others_print() {
     // A frozen router is missed after the hold time; one that goes on is not.
     routers.frr.freeze().unwrap();
     let frr4 = peer_address(Family::V4, 2);
-    until_peers(&routers.bird, "FRR is missed", |peers| !peers[&frr4].established);
+    until_peers(&lab, &routers.bird, "FRR is missed", |peers| !peers[&frr4].established);
     routers.frr.resume().unwrap();
-    until_peers(&routers.bird, "FRR is back", |peers| peers[&frr4].established);
+    until_peers(&lab, &routers.bird, "FRR is back", |peers| peers[&frr4].established);
     // Another configuration leaves the sessions alone that are the same in it.
     let since = routers.bird.peers().unwrap()[&frr4].since.clone();
     routers.bird.reconfigure(&bird.replace("bgp_med = 7", "bgp_med = 8")).unwrap();

@@ -265,7 +265,7 @@ mod tests {
 \tBGP.large_community: (65010, 1, 2)
                      unicast [gobgp6 17:20:40.831s] (100) [AS65020i]
 \tvia 192.0.2.33 on eth0
-\tBGP.as_path: 
+\tBGP.as_path:
 ",
         ))
         .unwrap();
@@ -285,9 +285,9 @@ mod tests {
     fn sessions_are_told_by_their_neighbours() {
         let peers = parse_peers(&lines(
             "Name       Proto      Table      State  Since         Info
-device1    Device     ---        up     17:20:16.349  
+device1    Device     ---        up     17:20:16.349
 
-frr4       BGP        ---        up     17:20:39.580  Established   
+frr4       BGP        ---        up     17:20:39.580  Established
   BGP state:          Established
     Neighbor address: 192.0.2.32
   Channel ipv4

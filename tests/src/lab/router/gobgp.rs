@@ -155,9 +155,9 @@ impl Extended {
             Some(3) => "soo",
             _ => "other",
         };
-        match &self.value {
-            serde_json::Value::String(text) => format!("{name}:{text}"),
-            other => format!("{name}:{other}"),
+        match self.value.as_str() {
+            Some(text) => format!("{name}:{text}"),
+            None => format!("{name}:{}", self.value),
         }
     }
 }
