@@ -101,6 +101,44 @@ pub fn bird(balancers: &[u8], session: &str, channel: &str) -> String {
     text
 }
 
+/// What the load balancers call the router of the lab.
+pub const UPLINK: &str = "uplink";
+
+/// Two sessions to the router of the lab, `uplink4` and `uplink6`, with these lines in addition.
+#[must_use]
+pub fn uplink_sessions(lines: &str) -> String {
+    let sessions = Family::BOTH.into_iter().zip([4, 6]).map(|(family, digit)| {
+        let address = addresses::lan(family, addresses::ROUTER_HOST);
+        let lines = format!("families = [\"ipv{digit}\"]\n{lines}");
+        peer(&format!("{UPLINK}{digit}"), address, PEER_AS[0], &lines)
+    });
+    sessions.collect()
+}
+
+/// BIRD on the router of the lab: what these load balancers announce goes to the kernel, equal
+/// routes as one with several next hops.
+#[must_use]
+pub fn uplink(balancers: &[u8], bfd: &str, session: &str) -> String {
+    let mut text = bird_head(addresses::lan(Family::V4, addresses::ROUTER_HOST));
+    for digit in [4, 6] {
+        // Writing to a string cannot fail.
+        let _infallible = writeln!(
+            text,
+            "protocol kernel kernel{digit} {{ merge paths on; scan time 60; \
+             ipv{digit} {{ import none; export where source = RTS_BGP; }}; }}"
+        );
+    }
+    text.push_str(bfd);
+    for number in balancers {
+        for (family, digit) in Family::BOTH.into_iter().zip([4, 6]) {
+            let neighbor = (addresses::balancer(family, *number), OWN_AS);
+            let name = format!("lb{number}v{digit}");
+            text.push_str(&bird_session(&name, PEER_AS[0], neighbor, session, ""));
+        }
+    }
+    text
+}
+
 /// bgpd of FRR as peer 2 of these load balancers. `neighbor` are lines for each of them, without
 /// `neighbor ADDRESS`.
 #[must_use]

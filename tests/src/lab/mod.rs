@@ -16,11 +16,11 @@ pub mod owner;
 pub mod probe;
 pub mod programs;
 pub mod router;
+mod routes;
 pub mod wait;
 pub mod web;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -81,6 +81,8 @@ impl Default for Plan {
 /// The lab. Fields drop in order: programs before the namespaces they are in.
 #[derive(Debug)]
 pub struct Lab {
+    /// BIRD on the router, if that learns its routes by BGP.
+    pub uplink: Option<router::Bird>,
     /// The load balancers by number; one that is taken away is missing here.
     pub balancers: BTreeMap<u8, Balancer>,
     /// The backends by number.
@@ -116,6 +118,7 @@ impl Lab {
         set_up_router(&router)?;
         set_up_client(&router, &client)?;
         let mut lab = Self {
+            uplink: None,
             balancers: BTreeMap::new(),
             webs: BTreeMap::new(),
             client,
@@ -298,43 +301,6 @@ impl Lab {
         namespace.ip("link set eth0 up")?;
         self.configure_host(&namespace, 20 + number)?;
         self.web(number)?.start_again()
-    }
-
-    /// Routes every VIP over these load balancers, equally (ECMP).
-    ///
-    /// # Errors
-    /// The router refuses; none at all is refused too.
-    pub fn route_to_balancers(&self, numbers: &[u8]) -> Result<()> {
-        let hosts: Vec<u8> = numbers.iter().map(|number| 10 + number).collect();
-        self.route_to(&hosts)
-    }
-
-    /// Routes every VIP straight to one backend: the lab without a load balancer.
-    ///
-    /// # Errors
-    /// The router refuses.
-    pub fn route_to_web(&self, number: u8) -> Result<()> {
-        self.route_to(&[20 + number])
-    }
-
-    fn route_to(&self, hosts: &[u8]) -> Result<()> {
-        ensure!(!hosts.is_empty(), "a VIP needs a next hop");
-        let mut lines = String::new();
-        for vip in self.vips() {
-            let (family, length) = match vip {
-                IpAddr::V4(_) => (Family::V4, 32),
-                IpAddr::V6(_) => (Family::V6, 128),
-            };
-            // Writing to a string cannot fail.
-            let _infallible = write!(lines, "route replace {vip}/{length}");
-            for host in hosts {
-                let via = addresses::lan(family, *host);
-                let _infallible = write!(lines, " nexthop via {via} dev br0");
-            }
-            lines.push('\n');
-        }
-        self.router.ip(&lines)?;
-        Ok(())
     }
 }
 
