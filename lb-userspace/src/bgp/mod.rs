@@ -11,3 +11,4 @@
 
 pub mod community;
 pub mod route;
+pub mod session;
