@@ -2,8 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::bgp::community::{Community, LargeCommunity};
+use crate::desired::duration_text;
 
 /// A question or an order, as the controller takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,14 @@ pub enum Request {
     Apply(ConfigText),
     /// Drain, undrain or weigh a backend.
     Backend(BackendChange),
+    /// Withdraw all routes, or those of a VIP, or take that back.
+    Drain(DrainChange),
+    /// The BGP peers.
+    BgpPeers,
+    /// The routes of each peer, and why they are as they are.
+    BgpRoutes(RoutesQuestion),
+    /// Change announcements for a time.
+    Bgp(BgpOrder),
 }
 
 /// The flow of a `trace`.
@@ -78,4 +91,80 @@ pub enum BackendAction {
     Undrain,
     /// Another share of the slots.
     Weight(u16),
+}
+
+/// Which routes `bgp routes` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesQuestion {
+    /// Only this prefix.
+    #[serde(default)]
+    pub prefix: Option<IpNet>,
+    /// Only this peer's.
+    #[serde(default)]
+    pub peer: Option<String>,
+}
+
+/// A drain by the operator: routes go, lower preference first, and traffic with them. It stays
+/// until it is taken back, also over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainChange {
+    /// The VIP's name; none for the whole load balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip: Option<String>,
+    /// True drains, false takes it back.
+    pub drain: bool,
+}
+
+/// What to do with announcements, apart from the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BgpOrder {
+    /// Steer a prefix.
+    Steer(Box<SteerOrder>),
+    /// End a steering before its time.
+    Unsteer {
+        /// Its number.
+        id: u64,
+    },
+    /// Shed load from every prefix.
+    Shed {
+        /// The level of `[[bgp.shedding]]`; 0 is none.
+        level: u8,
+        /// For how long.
+        #[serde(rename = "for", with = "duration_text")]
+        duration: Duration,
+    },
+    /// Let the circuit breaker's withdrawals pass again.
+    Resume,
+}
+
+/// A steering: what changes in a route, for whom, for how long. It undoes itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SteerOrder {
+    /// A prefix, or the name of a VIP.
+    pub target: String,
+    /// The peers it is for; none is all.
+    pub peers: Vec<String>,
+    /// For how long.
+    #[serde(rename = "for", with = "duration_text")]
+    pub duration: Duration,
+    /// Own AS numbers in front, in addition.
+    pub prepend: Option<u8>,
+    /// MULTI_EXIT_DISC instead of the configured one.
+    pub med: Option<u32>,
+    /// LOCAL_PREF instead of the configured one; iBGP only.
+    pub local_preference: Option<u32>,
+    /// Communities in addition.
+    pub communities: Vec<Community>,
+    /// Large communities in addition.
+    pub large_communities: Vec<LargeCommunity>,
+    /// No route at all.
+    pub withdraw: bool,
+    /// Prefixes inside the target that are announced besides it.
+    pub more_specifics: Vec<IpNet>,
+    /// GRACEFUL_SHUTDOWN (RFC 8326).
+    pub graceful_shutdown: bool,
+    /// ASNs that shall refuse the route, put into its path.
+    pub poison: Vec<u32>,
 }
