@@ -16,6 +16,8 @@ use prometheus_client::registry::Registry;
 
 use crate::api::types::{BackendStatus, Health, PoolStatus, Snapshot};
 
+mod bgp;
+
 /// The text of a scrape.
 #[must_use]
 pub fn encode(snapshot: &Snapshot) -> String {
@@ -42,7 +44,11 @@ impl Collector for Scrape {
         self.flows(out)?;
         self.pools(out)?;
         self.backends(out)?;
-        self.daemon(out)
+        self.daemon(out)?;
+        match (&self.0.bgp, &self.0.bgp_routes) {
+            (Some(peers), Some(routes)) => bgp::encode(peers, routes, out),
+            _ => Ok(()),
+        }
     }
 }
 

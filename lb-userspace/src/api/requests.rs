@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::bgp::community::{Community, LargeCommunity};
-use crate::desired::duration_text;
+use crate::bgp::announce::Order;
 
 /// A question or an order, as the controller takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ pub enum Request {
     /// The routes of each peer, and why they are as they are.
     BgpRoutes(RoutesQuestion),
     /// Change announcements for a time.
-    Bgp(BgpOrder),
+    Bgp(Box<Order>),
 }
 
 /// The flow of a `trace`.
@@ -113,58 +111,4 @@ pub struct DrainChange {
     pub vip: Option<String>,
     /// True drains, false takes it back.
     pub drain: bool,
-}
-
-/// What to do with announcements, apart from the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BgpOrder {
-    /// Steer a prefix.
-    Steer(Box<SteerOrder>),
-    /// End a steering before its time.
-    Unsteer {
-        /// Its number.
-        id: u64,
-    },
-    /// Shed load from every prefix.
-    Shed {
-        /// The level of `[[bgp.shedding]]`; 0 is none.
-        level: u8,
-        /// For how long.
-        #[serde(rename = "for", with = "duration_text")]
-        duration: Duration,
-    },
-    /// Let the circuit breaker's withdrawals pass again.
-    Resume,
-}
-
-/// A steering: what changes in a route, for whom, for how long. It undoes itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SteerOrder {
-    /// A prefix, or the name of a VIP.
-    pub target: String,
-    /// The peers it is for; none is all.
-    pub peers: Vec<String>,
-    /// For how long.
-    #[serde(rename = "for", with = "duration_text")]
-    pub duration: Duration,
-    /// Own AS numbers in front, in addition.
-    pub prepend: Option<u8>,
-    /// MULTI_EXIT_DISC instead of the configured one.
-    pub med: Option<u32>,
-    /// LOCAL_PREF instead of the configured one; iBGP only.
-    pub local_preference: Option<u32>,
-    /// Communities in addition.
-    pub communities: Vec<Community>,
-    /// Large communities in addition.
-    pub large_communities: Vec<LargeCommunity>,
-    /// No route at all.
-    pub withdraw: bool,
-    /// Prefixes inside the target that are announced besides it.
-    pub more_specifics: Vec<IpNet>,
-    /// GRACEFUL_SHUTDOWN (RFC 8326).
-    pub graceful_shutdown: bool,
-    /// ASNs that shall refuse the route, put into its path.
-    pub poison: Vec<u32>,
 }

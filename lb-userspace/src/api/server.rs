@@ -23,10 +23,11 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::requests::{
-    BackendChange, BgpOrder, ConfigText, DrainChange, RoutesQuestion, TraceQuestion,
+    BackendChange, ConfigText, DrainChange, RoutesQuestion, TraceQuestion,
 };
 use super::types::Snapshot;
 use super::{Call, Failure, Request, Response};
+use crate::bgp::announce::Order;
 
 /// The largest body: a configuration with its files, escaped as JSON.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -226,9 +227,9 @@ async fn drain(
 
 async fn bgp(
     State(calls): State<mpsc::Sender<Call>>,
-    order: Result<Json<BgpOrder>, JsonRejection>,
+    order: Result<Json<Order>, JsonRejection>,
 ) -> HttpResponse {
-    changed(calls, order, Request::Bgp).await
+    changed(calls, order, |order| Request::Bgp(Box::new(order))).await
 }
 
 async fn changed<T>(

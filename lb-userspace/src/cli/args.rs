@@ -198,7 +198,7 @@ pub enum BgpCommand {
     /// Sheds load from every prefix, by a level of `[[bgp.shedding]]`; undoes itself.
     Shed {
         /// The level; 0 ends shedding.
-        level: u8,
+        level: u32,
         /// For how long, such as 30m.
         #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
         duration: Duration,
@@ -220,8 +220,8 @@ pub struct Steer {
     #[arg(long = "peer", value_name = "PEER")]
     pub peers: Vec<String>,
     /// Own AS numbers in front, in addition.
-    #[arg(long, value_name = "COUNT")]
-    pub prepend: Option<u8>,
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub prepend: u8,
     /// MULTI_EXIT_DISC instead of the configured one.
     #[arg(long)]
     pub med: Option<u32>,

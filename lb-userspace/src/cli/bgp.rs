@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use super::args::{BgpCommand, Format, NodeCommand, Steer, VipCommand};
 use super::{CliError, EXIT_OK, Streams, print_outcome, show};
 use crate::api::client::Client;
-use crate::api::requests::{BgpOrder, DrainChange, SteerOrder};
+use crate::api::requests::DrainChange;
 use crate::api::types::{BgpPeers, BgpRoutes, Outcome, Vips};
+use crate::bgp::announce::{Order, Steer as Steering};
 
 pub(super) async fn vip(
     client: &Client,
@@ -64,12 +65,12 @@ pub(super) async fn bgp(
             show::<BgpRoutes>(client, &path, format, streams).await?;
             return Ok(EXIT_OK);
         }
-        Some(BgpCommand::Steer(steer)) => BgpOrder::Steer(Box::new(steering(steer))),
-        Some(BgpCommand::Unsteer { id }) => BgpOrder::Unsteer { id: *id },
+        Some(BgpCommand::Steer(steer)) => Order::Steer(steering(steer)),
+        Some(BgpCommand::Unsteer { id }) => Order::Unsteer { id: *id },
         Some(BgpCommand::Shed { level, duration }) => {
-            BgpOrder::Shed { level: *level, duration: *duration }
+            Order::Shed { level: *level, lasts: *duration }
         }
-        Some(BgpCommand::Resume) => BgpOrder::Resume,
+        Some(BgpCommand::Resume) => Order::ResumeBreaker,
     };
     let answer = client.post::<Outcome>("/v1/bgp", &order).await?;
     print_outcome(&answer.value, &answer.json, format, streams)?;
@@ -89,19 +90,19 @@ fn routes_path(prefix: Option<IpNet>, peer: Option<&str>) -> String {
     if parts.is_empty() { "/v1/bgp/routes".to_owned() } else { format!("/v1/bgp/routes?{}", parts.join("&")) }
 }
 
-fn steering(steer: &Steer) -> SteerOrder {
-    SteerOrder {
+fn steering(steer: &Steer) -> Steering {
+    Steering {
         target: steer.target.clone(),
-        peers: steer.peers.clone(),
-        duration: steer.duration,
+        peers: steer.peers.iter().cloned().collect(),
+        lasts: steer.duration,
         prepend: steer.prepend,
         med: steer.med,
         local_preference: steer.local_preference,
-        communities: steer.communities.clone(),
-        large_communities: steer.large_communities.clone(),
+        communities: steer.communities.iter().copied().collect(),
+        large_communities: steer.large_communities.iter().copied().collect(),
         withdraw: steer.withdraw,
-        more_specifics: steer.more_specifics.clone(),
+        more_specifics: steer.more_specifics.iter().copied().collect(),
         graceful_shutdown: steer.graceful_shutdown,
-        poison: steer.poison.clone(),
+        poison: steer.poison.iter().copied().collect(),
     }
 }

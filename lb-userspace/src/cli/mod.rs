@@ -22,6 +22,7 @@ use crate::config::diagnostic::Report;
 
 pub mod args;
 mod bgp;
+mod bgp_tables;
 mod check;
 pub mod output;
 mod table;

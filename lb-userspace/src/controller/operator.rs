@@ -137,7 +137,10 @@ impl Controller {
         let Planned { loaded, numbers, mut outcome } = planned;
         outcome.applied = true;
         // The same bytes again change nothing, not even the generation.
-        if loaded.desired == self.desired {
+        let is_same = loaded.desired == self.desired && loaded.passwords == self.passwords;
+        self.passwords = loaded.passwords;
+        self.roas = loaded.vrps.map(super::roas);
+        if is_same {
             tracing::info!("the configuration is the same");
             return outcome;
         }

@@ -21,6 +21,7 @@ use crate::desired::{Secret, XdpMode};
 use crate::health::{BackendKey, HealthEvent};
 use crate::host::netlink::{HostEvent, Link, NextHop};
 
+mod announcing;
 mod changes;
 mod operator;
 mod restart;
