@@ -9,5 +9,6 @@
 //!
 //! Must not: touch the data plane; the controller says what it can serve.
 
+pub mod announce;
 pub mod community;
 pub mod route;
