@@ -10,5 +10,6 @@
 //! Must not: touch the data plane; the controller says what it can serve.
 
 pub mod announce;
+pub mod asn;
 pub mod community;
 pub mod route;
