@@ -9,6 +9,8 @@
 //!
 //! Must not: touch the data plane; the controller says what it can serve.
 
+pub mod bfd;
 pub mod community;
 pub mod route;
 pub mod session;
+pub mod socket;
