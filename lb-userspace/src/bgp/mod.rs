@@ -10,10 +10,9 @@
 //! Must not: touch the data plane; the controller says what it can serve.
 
 pub mod announce;
-<<<<<<< HEAD
-=======
 pub mod asn;
->>>>>>> announce
+pub mod bfd;
 pub mod community;
 pub mod route;
 pub mod session;
+pub mod socket;
