@@ -50,7 +50,8 @@ impl Controller {
         // One that fills the data plane and goes announces nothing.
         let wanted = self.desired.bgp.as_ref().filter(|_| self.options.probes);
         match (&mut self.announcing, wanted) {
-            (Some(announcing), Some(_)) => announcing.announcer.configure(&self.desired, now.boot),
+            // Also without BGP: it does not let all routes go because of a file.
+            (Some(announcing), _) => announcing.announcer.configure(&self.desired, now.boot),
             (None, Some(_)) => {
                 let announcer = Announcer::new(&self.desired, self.announced.take(), now.boot);
                 self.announcing = Some(Announcing {
@@ -62,10 +63,7 @@ impl Controller {
                     turn: 0,
                 });
             }
-            (_, None) => {
-                self.announcing = None;
-                self.announced = None;
-            }
+            (None, None) => self.announced = None,
         }
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
@@ -99,7 +97,8 @@ impl Controller {
             self.announced = Some(announcing.announcer.saved());
             self.outlet.journal_dirty = true;
         }
-        self.announcing = Some(announcing);
+        let is_over = announcing.announcer.bgp().is_none();
+        self.announcing = Some(announcing).filter(|_| !is_over);
     }
 
     /// When something is due without an event.
@@ -112,12 +111,12 @@ impl Controller {
 
     /// The newest decision, for the speaker.
     pub(super) fn announcement(&self) -> Option<(&Bgp, &Announcement)> {
-        let announcement = self.announcing.as_ref()?.announcement.as_ref()?;
-        Some((self.desired.bgp.as_ref()?, announcement))
+        let announcing = self.announcing.as_ref()?;
+        Some((announcing.announcer.bgp()?, announcing.announcement.as_ref()?))
     }
 
     fn facts(&self, announcing: &Announcing) -> Facts {
-        let bgp = self.desired.bgp.as_ref();
+        let bgp = announcing.announcer.bgp();
         let peers = announcing.report.peers.iter();
         let monitors = peers.filter(|(name, _)| {
             bgp.and_then(|bgp| bgp.peers.get(*name)).is_some_and(|peer| peer.monitor)
@@ -324,7 +323,7 @@ impl Controller {
     pub(super) fn bgp_alarms(&self) -> Vec<String> {
         let Some(announcing) = &self.announcing else { return Vec::new() };
         let mut alarms = announcing.announcer.alarms();
-        let is_dry = self.desired.bgp.as_ref().is_some_and(|bgp| bgp.dry_run);
+        let is_dry = announcing.announcer.bgp().is_some_and(|bgp| bgp.dry_run);
         for (name, peer) in announcing.report.peers.iter().filter(|_| !is_dry) {
             if peer.state != State::Established {
                 let why = peer.last_error.as_ref().map(|error| format!(": {}", error.text));
@@ -342,7 +341,8 @@ impl Controller {
     }
 
     pub(super) fn peers_answer(&self, now: Moment) -> Option<BgpPeers> {
-        let (announcing, bgp) = (self.announcing.as_ref()?, self.desired.bgp.as_ref()?);
+        let announcing = self.announcing.as_ref()?;
+        let bgp = announcing.announcer.bgp()?;
         let announcement = announcing.announcement.as_ref();
         let peers = bgp.peers.values().map(|peer| BgpPeer {
             name: peer.name.clone(),
@@ -368,7 +368,8 @@ impl Controller {
         question: &RoutesQuestion,
         now: Moment,
     ) -> Result<BgpRoutes, Failure> {
-        let peers = self.desired.bgp.iter().flat_map(|bgp| bgp.peers.keys());
+        let bgp = self.announcing.as_ref().and_then(|it| it.announcer.bgp());
+        let peers = bgp.iter().flat_map(|bgp| bgp.peers.keys());
         let known: Vec<&str> = peers.map(String::as_str).collect();
         if let Some(peer) = question.peer.as_deref().filter(|peer| !known.contains(peer)) {
             return Err(super::operator::unknown("BGP peer called", peer, &known));

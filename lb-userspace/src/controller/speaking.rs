@@ -58,13 +58,7 @@ impl Speaking {
                 self.options.restarted = false;
             }
             (Some(orders), Some((speaker, _))) => speaker.set(Arc::new(orders)),
-            (None, _) => {
-                // Before the first decision there is nothing to say, and nobody to stop.
-                let is_gone = controller.desired().bgp.as_ref().is_none_or(|bgp| bgp.dry_run);
-                if is_gone {
-                    self.stop(NOT_CONFIGURED, true).await;
-                }
-            }
+            (None, _) => self.stop(NOT_CONFIGURED, true).await,
         }
         Ok(())
     }
@@ -80,7 +74,9 @@ impl World {
     /// Leaves: lower preference, withdrawn, forwarding until packets stop, sessions closed; or all
     /// stays for graceful restart. Another signal cuts it short.
     pub(super) async fn leave(&mut self, controller: &mut Controller) -> Result<(), RunError> {
-        let Some(bgp) = controller.desired().bgp.clone() else { return Ok(()) };
+        let Some(bgp) = controller.announcement().map(|(bgp, _)| bgp.clone()) else {
+            return Ok(());
+        };
         controller.shut_down_bgp(now());
         if controller.bgp_phase() == Phase::Kept {
             self.speaking.stop("", false).await;
