@@ -9,5 +9,7 @@
 //!
 //! Must not: touch the data plane; the controller says what it can serve.
 
+pub mod asn;
 pub mod community;
+pub mod roa;
 pub mod route;
