@@ -22,9 +22,7 @@ use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::requests::{
-    BackendChange, ConfigText, DrainChange, RoutesQuestion, TraceQuestion,
-};
+use super::requests::{BackendChange, ConfigText, DrainChange, RoutesQuestion, TraceQuestion};
 use super::types::Snapshot;
 use super::{Call, Failure, Request, Response};
 use crate::bgp::announce::Order;

@@ -13,6 +13,7 @@ pub mod announce;
 pub mod asn;
 pub mod bfd;
 pub mod community;
+pub mod roa;
 pub mod route;
 pub mod session;
 pub mod socket;

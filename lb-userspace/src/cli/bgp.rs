@@ -79,7 +79,8 @@ pub(super) async fn bgp(
 
 fn routes_path(prefix: Option<IpNet>, peer: Option<&str>) -> String {
     let mut parts = Vec::new();
-    for (key, value) in [("prefix", prefix.map(|it| it.to_string())), ("peer", peer.map(str::to_owned))]
+    for (key, value) in
+        [("prefix", prefix.map(|it| it.to_string())), ("peer", peer.map(str::to_owned))]
     {
         if let Some(value) = value {
             let mut part = format!("{key}=");
@@ -87,7 +88,11 @@ fn routes_path(prefix: Option<IpNet>, peer: Option<&str>) -> String {
             parts.push(part);
         }
     }
-    if parts.is_empty() { "/v1/bgp/routes".to_owned() } else { format!("/v1/bgp/routes?{}", parts.join("&")) }
+    if parts.is_empty() {
+        "/v1/bgp/routes".to_owned()
+    } else {
+        format!("/v1/bgp/routes?{}", parts.join("&"))
+    }
 }
 
 fn steering(steer: &Steer) -> Steering {

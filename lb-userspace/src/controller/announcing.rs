@@ -68,7 +68,8 @@ impl Controller {
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
         }
-        let names: BTreeSet<&str> = self.desired.vips.values().map(|vip| vip.name.as_str()).collect();
+        let names: BTreeSet<&str> =
+            self.desired.vips.values().map(|vip| vip.name.as_str()).collect();
         self.drains.vips.retain(|name| names.contains(name.as_str()));
         self.wanted.speaker = true;
     }
@@ -221,7 +222,9 @@ impl Controller {
             match self.dataplane.probe_vip(&vip.key, turn.wrapping_add(flow)) {
                 Ok(None) => return Ok(()),
                 Ok(Some(address)) if self.is_backend_of(&vip.pool, address) => return Ok(()),
-                Ok(Some(address)) => failed = format!("it went to {address}, no backend of the pool"),
+                Ok(Some(address)) => {
+                    failed = format!("it went to {address}, no backend of the pool")
+                }
                 Err(error) => failed = error.to_string(),
             }
         }
@@ -327,7 +330,11 @@ impl Controller {
         for (name, peer) in announcing.report.peers.iter().filter(|_| !is_dry) {
             if peer.state != State::Established {
                 let why = peer.last_error.as_ref().map(|error| format!(": {}", error.text));
-                alarms.push(format!("BGP peer {name} is {}{}", peer.state, why.unwrap_or_default()));
+                alarms.push(format!(
+                    "BGP peer {name} is {}{}",
+                    peer.state,
+                    why.unwrap_or_default()
+                ));
             }
         }
         if self.drains.node {

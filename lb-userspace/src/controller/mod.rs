@@ -27,8 +27,8 @@ use crate::bgp::announce::{Roas, Saved};
 use crate::bgp::roa::Vrps;
 use crate::bgp::session::Decision;
 use crate::bgp::speaker::{Orders, SpeakerReport};
-use crate::config::{Loaded, Password};
 use crate::config::diagnostic::Report;
+use crate::config::{Loaded, Password};
 use crate::dataplane::{Attached, Dataplane, Error as DataplaneError};
 use crate::desired::{Desired, Secret, XdpMode};
 use crate::health::{BackendKey, HealthEvent, HealthReport, Target, Thresholds};
@@ -551,7 +551,7 @@ impl Controller {
 
 /// What may be originated, as the announcer asks it.
 fn roas(vrps: Arc<Vrps>) -> Roas {
-    Arc::new(move |prefix, origin| vrps.validate(prefix, origin).validity)
+    Arc::new(move |prefix, origin| vrps.validate(*prefix, origin).validity)
 }
 
 /// The numbers a data plane has room for.

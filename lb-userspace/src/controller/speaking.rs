@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::run::{RunError, World, now, told};
 use super::Controller;
+use super::run::{RunError, World, now, told};
 use crate::bgp::announce::Phase;
 use crate::bgp::speaker::{Options, Speaker, SpeakerError, SpeakerReport};
 use crate::desired::bgp::Bgp;

@@ -23,7 +23,10 @@ pub(super) fn encode(
     decisions(&peers.peers, out)
 }
 
-fn each<V>(peers: &[BgpPeer], value: impl Fn(&BgpPeer) -> V) -> Series<[(&'static str, &str); 1], V> {
+fn each<V>(
+    peers: &[BgpPeer],
+    value: impl Fn(&BgpPeer) -> V,
+) -> Series<[(&'static str, &str); 1], V> {
     peers.iter().map(|peer| ([("peer", peer.name.as_str())], value(peer))).collect()
 }
 
@@ -50,19 +53,15 @@ fn sessions(peers: &[BgpPeer], out: &mut DescriptorEncoder<'_>) -> fmt::Result {
     counters(out, "lb_bgp_updates", "UPDATE messages", updates)?;
     let with_bfd = peers.iter().filter_map(|peer| Some((peer, peer.session.bfd.as_ref()?)));
     let with_bfd: Vec<_> = with_bfd.collect();
-    let up = with_bfd.iter().map(|(peer, bfd)| {
-        ([("peer", peer.name.as_str())], flag(bfd.state == "Up"))
-    });
+    let up = with_bfd
+        .iter()
+        .map(|(peer, bfd)| ([("peer", peer.name.as_str())], flag(bfd.state == "Up")));
     gauges(out, "lb_bgp_bfd_up", "1 while BFD says that the path to the peer is up", up.collect())?;
     let losses = with_bfd.iter().map(|(peer, bfd)| ([("peer", peer.name.as_str())], bfd.losses));
     counters(out, "lb_bgp_bfd_losses", "How often BFD lost the path", losses.collect())
 }
 
-fn routes(
-    peers: &[BgpPeer],
-    routes: &BgpRoutes,
-    out: &mut DescriptorEncoder<'_>,
-) -> fmt::Result {
+fn routes(peers: &[BgpPeer], routes: &BgpRoutes, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut counts = Vec::new();
     for peer in peers {
         let (wanted, sent) = (peer.wanted as u64, peer.session.sent.len() as u64);
@@ -73,8 +72,7 @@ fn routes(
     }
     gauges(out, "lb_bgp_routes", "Routes by peer", counts)?;
     let announced = routes.routes.iter().map(|route| {
-        let labels =
-            [("peer", route.peer.clone()), ("prefix", route.prefix.to_string())];
+        let labels = [("peer", route.peer.clone()), ("prefix", route.prefix.to_string())];
         (labels, flag(route.sent))
     });
     let help = "1 while the peer has the route from us as it is wanted";
@@ -87,7 +85,8 @@ fn decisions(peers: &[BgpPeer], out: &mut DescriptorEncoder<'_>) -> fmt::Result 
     let mut family = out.encode_descriptor("lb_bgp_decision_seconds", help, None, kind)?;
     for peer in peers {
         let times = &peer.session.decisions;
-        let bounds = DecisionTimes::BOUNDS_MS.iter().map(|ms| level(*ms) / 1e3).chain([f64::MAX]);
+        let bounds =
+            DecisionTimes::BOUNDS_MS.iter().map(|ms| level(*ms) / 1e3).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets).collect();
         let labels = [("peer", peer.name.as_str())];
         let mut encoder = family.encode_family(&labels)?;

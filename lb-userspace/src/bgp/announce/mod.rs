@@ -18,6 +18,7 @@ pub use self::announcer::{Announcer, STARTING, Saved};
 pub use self::facts::{Facts, Seen, VipFacts};
 pub use self::order::{Done, Order, OrderReport, Steer};
 pub use self::report::{Announcement, AttributeReport, Phase, RouteReport, RouteState};
+pub use super::roa::Validity;
 
 mod announcer;
 mod check;
@@ -33,17 +34,6 @@ mod report;
 mod scope;
 mod steer;
 mod track;
-
-/// What RPKI says of a route: whether the AS may originate the prefix (RFC 6811).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Validity {
-    /// A ROA allows it.
-    Valid,
-    /// ROAs cover the prefix, and none allows it.
-    Invalid,
-    /// No ROA covers it.
-    NotFound,
-}
 
 /// Looks up a prefix and its origin AS.
 pub type Roas = Arc<dyn Fn(&IpNet, u32) -> Validity + Send + Sync>;
