@@ -176,9 +176,9 @@ edge2  192.0.2.2  64500  Idle         1m01s       1     0   0  -    connection r
         "
 steer 3: 203.0.113.0/24: prepend 1; ends in 30m00s
 
-PREFIX          PEER   STATE                      FOR  SENT  WHY
-203.0.113.0/24  edge1  announced                1m00s  yes
-                         AS_PATH 64512 64512           steer 3
+PREFIX          PEER   STATE                    FOR  SENT  WHY
+203.0.113.0/24  edge1  announced              1m00s  yes
+                         AS_PATH 64512 64512               steer 3
 ",
     );
 }
