@@ -368,6 +368,43 @@ fn a_secret_file_is_judged() {
 }
 
 #[test]
+fn the_files_that_bgp_names_are_read_from_disk() {
+    let directory = Directory::new("bgp");
+    directory.write("secret", SECRET, 0o400);
+    let (password, vrps) = (directory.0.join("edge1"), directory.0.join("vrps.json"));
+    let text = format!(
+        "{}[bgp]\nlocal_as = 64496\nvrp_file = {vrps:?}\n[[bgp.peer]]\nname = \"edge1\"\n\
+         address = \"192.0.2.2\"\nremote_as = 64500\npassword_file = {password:?}\n",
+        main_file(&directory)
+    );
+    let path = directory.write("lb.toml", text.as_bytes(), 0o644);
+    directory.write("vrps.json", br#"{ "roas": [] }"#, 0o644);
+    let cases: [(&[u8], u32, Option<Id>); 6] = [
+        (b"s3cret\n", 0o400, None),
+        (&[b'x'; 80], 0o600, None),
+        (b"s3cret\n", 0o440, Some(Id::PasswordPermissions)),
+        (b"\n", 0o400, Some(Id::PasswordFormat)),
+        (&[b'x'; 81], 0o400, Some(Id::PasswordFormat)),
+        (b"two\nlines\n", 0o400, Some(Id::PasswordFormat)),
+    ];
+    for (text, mode, expected) in cases {
+        fs::remove_file(&password).ok();
+        directory.write("edge1", text, mode);
+        let found = load(&path).err().map(|report| report.findings()[0].id());
+        assert_eq!(found, expected, "{text:?} {mode:o}");
+    }
+    fs::remove_file(&password).ok();
+    directory.write("edge1", b"s3cret\n", 0o400);
+    let loaded = load(&path).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    assert_eq!(loaded.passwords["edge1"].bytes(), b"s3cret");
+    assert!(loaded.vrps.as_ref().is_some_and(|vrps| vrps.is_empty()));
+    assert!(!format!("{loaded:?}").contains("s3cret"));
+    fs::write(&vrps, "[]").unwrap();
+    let report = load(&path).unwrap_err();
+    assert_eq!(report.findings()[0].id(), Id::VrpFormat);
+}
+
+#[test]
 fn outer_sources_are_of_the_backends_family() {
     let node = load_text(reference::example()).unwrap().desired.node;
     let v4 = node.outer_source(Ipv4Addr::new(198, 51, 100, 1).into());
