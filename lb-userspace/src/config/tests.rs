@@ -57,6 +57,7 @@ fn password(path: &Path) -> Result<Password, PasswordError> {
 fn vrps(path: &Path) -> Result<Vrps, VrpError> {
     match path.to_str() {
         Some("/vrps/missing") => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        Some("/vrps/none") => Ok(Vrps::default()),
         Some("/vrps/large") => Err(VrpError::TooLarge),
         _ => Vrps::parse(
             br#"{ "roas": [
@@ -172,14 +173,19 @@ fn the_example_shows_every_key_and_its_default() {
     assert_eq!(spelled_out.desired, load_text(example).unwrap().desired);
 }
 
-#[test]
-fn the_example_of_bgp_is_taken_when_its_marks_are_removed() {
+/// The example with its part about BGP in force.
+pub(super) fn with_bgp(example: &str) -> String {
     let uncommented = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.starts_with([' ', '#']) => format!("{rest}\n"),
         _ => format!("{line}\n"),
     };
-    let text: String = reference::example().lines().map(uncommented).collect();
-    let loaded = load_text(&text).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    example.lines().map(uncommented).collect()
+}
+
+#[test]
+fn the_example_of_bgp_is_taken_when_its_marks_are_removed() {
+    let loaded = load_text(&with_bgp(reference::example()))
+        .unwrap_or_else(|r| panic!("{}", r.render(false)));
     let found: Vec<Id> = loaded.warnings.findings().iter().map(|it| it.id()).collect();
     // It shows both, and the payloads here do not know its IPv6 prefix.
     assert_eq!(found, [Id::BfdGracefulRestart, Id::RoaNotFound]);

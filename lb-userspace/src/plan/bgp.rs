@@ -17,12 +17,8 @@ pub(super) fn changes(old: &Desired, new: &Desired, lines: &mut Vec<Line>) {
     match (&old.bgp, &new.bgp) {
         (None, None) => {}
         (None, Some(bgp)) => {
-            let text = format!(
-                "AS {}, {} peers, {} prefixes",
-                bgp.local_as,
-                bgp.peers.len(),
-                bgp.prefixes.len()
-            );
+            let counts = (bgp.peers.len(), bgp.prefixes.len());
+            let text = format!("AS {}, peers: {}, prefixes: {}", bgp.local_as, counts.0, counts.1);
             lines.push(Line::new('+', "bgp", text));
             peers(None, bgp, lines);
             prefixes(None, bgp, new, lines);
@@ -184,7 +180,7 @@ fn prefixes(old: Option<&Bgp>, new: &Bgp, desired: &Desired, lines: &mut Vec<Lin
             None => {
                 let inside = |address: &IpAddr| prefix.contains(address);
                 let vips: BTreeSet<IpAddr> = addresses(desired).filter(inside).collect();
-                let text = format!("announced for its {} VIP addresses", vips.len());
+                let text = format!("announced, VIP addresses in it: {}", vips.len());
                 lines.push(Line::new('+', subject, text));
             }
         }
@@ -197,7 +193,9 @@ fn prefixes(old: Option<&Bgp>, new: &Bgp, desired: &Desired, lines: &mut Vec<Lin
         let hosts: BTreeSet<IpAddr> = addresses(desired).filter(alone).collect();
         let text = match hosts.len() {
             0 => "removed and withdrawn".to_owned(),
-            count => format!("removed and withdrawn; {count} VIP addresses become host routes"),
+            count => {
+                format!("removed and withdrawn; VIP addresses that become host routes: {count}")
+            }
         };
         lines.push(Line::new('-', format!("bgp prefix {prefix}"), text));
     }
@@ -258,9 +256,9 @@ mod tests {
         assert_eq!(
             between("", BGP),
             [
-                "+ bgp: AS 64496, 1 peers, 1 prefixes",
+                "+ bgp: AS 64496, peers: 1, prefixes: 1",
                 "+ bgp peer edge1: 192.0.2.1 AS 64500",
-                "+ bgp prefix 203.0.113.0/24: announced for its 1 VIP addresses",
+                "+ bgp prefix 203.0.113.0/24: announced, VIP addresses in it: 1",
             ]
         );
         assert_eq!(
@@ -310,8 +308,8 @@ mod tests {
         let without = BGP.split("[[bgp.prefix]]").next().unwrap_or_default();
         assert_eq!(
             between(BGP, without),
-            ["- bgp prefix 203.0.113.0/24: removed and withdrawn; 1 VIP addresses become host \
-                 routes",]
+            ["- bgp prefix 203.0.113.0/24: removed and withdrawn; VIP addresses that become \
+                 host routes: 1",]
         );
     }
 }
