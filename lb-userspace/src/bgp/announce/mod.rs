@@ -47,3 +47,6 @@ pub enum Validity {
 
 /// Looks up a prefix and its origin AS.
 pub type Roas = Arc<dyn Fn(&IpNet, u32) -> Validity + Send + Sync>;
+
+#[cfg(test)]
+mod tests;
