@@ -37,3 +37,6 @@ mod track;
 
 /// Looks up a prefix and its origin AS.
 pub type Roas = Arc<dyn Fn(&IpNet, u32) -> Validity + Send + Sync>;
+
+#[cfg(test)]
+mod tests;

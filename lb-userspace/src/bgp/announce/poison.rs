@@ -83,7 +83,7 @@ impl Poison<'_> {
         if asn::is_private(number) {
             return refuse("it is for private use");
         }
-        if asn::TIER_1.contains(&number) {
+        if asn::is_tier_1(number) {
             return refuse("it is a transit-free network, whose number others filter in our paths");
         }
         if !peer.poison_allowed.contains(&number) {

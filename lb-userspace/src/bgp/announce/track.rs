@@ -154,22 +154,21 @@ impl Track {
         self.kept = None;
         self.record.leaving = None;
         breaker.forget(&self.prefix);
-        let until = match self.record.standing {
-            Standing::Lowering(until) => until,
-            Standing::Announced | Standing::Undecided => context.now + context.lower,
-            Standing::Withdrawn | Standing::Withheld => {
-                self.why = why;
-                return;
-            }
-        };
         match self.record.standing {
+            Standing::Withdrawn | Standing::Withheld => self.why = why,
             Standing::Undecided => self.stand(Standing::Withheld, why, context.now),
-            _ if until <= context.now => self.stand(Standing::Withdrawn, why, context.now),
-            _ => {
-                self.stand(Standing::Lowering(until), why, context.now);
-                self.due = Some(until);
-            }
+            Standing::Announced => self.lower(context.now + context.lower, why, context.now),
+            Standing::Lowering(until) => self.lower(until, why, context.now),
         }
+    }
+
+    /// Is lowered until then, and withdrawn from then on.
+    fn lower(&mut self, until: Duration, why: String, now: Duration) {
+        if until <= now {
+            return self.stand(Standing::Withdrawn, why, now);
+        }
+        self.stand(Standing::Lowering(until), why, now);
+        self.due = Some(until);
     }
 
     /// It can be served.
@@ -182,10 +181,8 @@ impl Track {
             self.why.clear();
             return;
         }
-        let away = match self.record.standing {
-            Standing::Undecided => Standing::Withheld,
-            standing => standing,
-        };
+        let never = matches!(self.record.standing, Standing::Undecided | Standing::Withheld);
+        let away = if never { Standing::Withheld } else { Standing::Withdrawn };
         let wait = self.record.not_before.filter(|then| *then > context.now);
         if (context.roas)(&self.prefix) == Some(Validity::Invalid) {
             self.stand(away, INVALID, context.now);
