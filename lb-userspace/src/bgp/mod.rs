@@ -14,3 +14,4 @@ pub mod community;
 pub mod route;
 pub mod session;
 pub mod socket;
+pub mod speaker;

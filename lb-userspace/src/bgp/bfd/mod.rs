@@ -32,6 +32,9 @@ pub mod packet;
 mod socket;
 mod worker;
 
+/// The state of a report while the path is good.
+pub const UP: &str = packet::State::Up.as_str();
+
 /// What the thread needs to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
