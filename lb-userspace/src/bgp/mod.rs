@@ -9,8 +9,10 @@
 //!
 //! Must not: touch the data plane; the controller says what it can serve.
 
+pub mod asn;
 pub mod bfd;
 pub mod community;
+pub mod roa;
 pub mod route;
 pub mod session;
 pub mod socket;

@@ -297,6 +297,6 @@ fn read(text: &ConfigText) -> Result<Loaded, Failure> {
     let sources = text.files.iter();
     let sources =
         sources.map(|file| Source { path: file.path.clone(), text: file.text.clone() }).collect();
-    config::check(sources, config::files::read_secret)
+    config::check(sources, &config::Readers::DISK)
         .map_err(|report| Failure::invalid(report.render(false).trim_end()))
 }

@@ -53,10 +53,10 @@ pub struct Options {
     pub forwarding_kept: bool,
     /// Differs between LBs, so that their timers are not in step.
     pub seed: u64,
-    /// UDP port of BFD on one hop; [`bfd::PORT`], but for tests.
-    pub bfd_port: u16,
-    /// UDP port of BFD over several hops; [`bfd::MULTIHOP_PORT`], but for tests.
-    pub bfd_multihop_port: u16,
+    /// Where we listen for BFD; [`bfd::Ports::STANDARD`], but for tests.
+    pub bfd_ports: bfd::Ports,
+    /// Where peers do; [`bfd::Ports::STANDARD`], but for tests.
+    pub bfd_peer_ports: bfd::Ports,
     /// The time since boot.
     pub clock: fn() -> Duration,
 }
@@ -126,8 +126,7 @@ impl Speaker {
         let (stop, stopped) = oneshot::channel();
         let (reports, receiver) = watch::channel(Arc::default());
         let (paths, path_reports) = bfd::Bfd::spawn(bfd::Options {
-            port: options.bfd_port,
-            multihop_port: options.bfd_multihop_port,
+            ports: options.bfd_ports,
             seed: options.seed,
             clock: options.clock,
         })?;

@@ -105,7 +105,7 @@ fn rib(prefixes: &[&str], asn: u32) -> Arc<Rib> {
     Arc::new(prefixes.map(|prefix| (prefix, Arc::new(attributes(&prefix)))).collect())
 }
 
-/// A port that was free a moment ago, for TCP and UDP.
+/// A port that was free a moment ago.
 fn port(address: IpAddr) -> u16 {
     let tcp = TcpListener::bind((address, 0)).unwrap();
     tcp.local_addr().unwrap().port()
@@ -118,8 +118,8 @@ impl End {
             restarted: false,
             forwarding_kept: true,
             seed: u64::from(local_as),
-            bfd_port: any.local_addr().unwrap().port(),
-            bfd_multihop_port: 0,
+            bfd_ports: bfd::Ports { one_hop: any.local_addr().unwrap().port(), multihop: 0 },
+            bfd_peer_ports: bfd::Ports::STANDARD,
             clock: clock::boot_time,
         };
         let router_id = Ipv4Addr::new(192, 0, 2, host);

@@ -108,7 +108,7 @@ pub(super) fn watched(orders: &Orders, options: &Options) -> bfd::Peers {
         let multihop = peer.hops > 1;
         let secure = peer.ttl_security || !multihop;
         let min_ttl = if secure { ONE_HOP_TTL - peer.hops.saturating_sub(1) } else { 0 };
-        let port = if multihop { options.bfd_multihop_port } else { options.bfd_port };
+        let port = options.bfd_peer_ports.of(multihop);
         let (address, local) = (peer.address, peer.local_address);
         let settings = peer.bfd?;
         Some((name.clone(), bfd::Peer { address, port, local, min_ttl, multihop, settings }))

@@ -88,7 +88,8 @@ fn secret(first: u8) -> Secret {
 
 fn load(text: &str) -> Loaded {
     let source = Source { path: "/lb.toml".into(), text: text.to_owned() };
-    config::check(vec![source], |_| Ok(secret(1))).unwrap_or_else(|report| {
+    let readers = config::Readers { secret: &|_| Ok(secret(1)), ..config::Readers::DISK };
+    config::check(vec![source], &readers).unwrap_or_else(|report| {
         panic!("{}", report.render(false));
     })
 }
