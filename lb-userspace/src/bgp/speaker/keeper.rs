@@ -214,9 +214,8 @@ impl Keeper {
             tracing::warn!("BGP: gave up waiting for the last bytes to the peers");
         }
         self.paths.stop();
-        if let Some(done) = done {
-            // Whoever asked may have gone.
-            drop(done.send(()));
+        if done.is_some_and(|done| done.send(()).is_err()) {
+            tracing::debug!("BGP: nobody waits for the end any more");
         }
     }
 }

@@ -127,7 +127,8 @@ impl Listener {
                 self.socket.insert(socket::listen(address)?)
             }
         };
-        let old: Vec<IpAddr> = self.keys.keys().filter(|it| !keys.contains_key(it)).copied().collect();
+        let old: Vec<IpAddr> =
+            self.keys.keys().filter(|it| !keys.contains_key(it)).copied().collect();
         for peer in old {
             socket::set_listener_key(socket, peer, None)?;
             self.keys.remove(&peer);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Options, Orders};
+use crate::bgp::bfd;
 use crate::bgp::route::Rib;
 use crate::bgp::session::{Close, Decision, SessionSettings};
 use crate::bgp::socket::Link;
-use crate::bgp::bfd;
 use crate::config::Password;
 use crate::desired::bgp::{AttributeSettings, Peer};
 
