@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use self::socket::{MULTIHOP_PORT, PORT};
 use super::session::BfdReport;
 use crate::desired;
 
@@ -32,13 +31,34 @@ pub mod packet;
 mod socket;
 mod worker;
 
+/// The state of a report while the path is good.
+pub const UP: &str = packet::State::Up.as_str();
+
+/// The UDP ports that BFD packets go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Over one hop.
+    pub one_hop: u16,
+    /// Over several.
+    pub multihop: u16,
+}
+
+impl Ports {
+    /// Those of RFC 5881 section 4 and RFC 5883 section 5.
+    pub const STANDARD: Self = Self { one_hop: 3_784, multihop: 4_784 };
+
+    /// The one for a peer so many hops away.
+    #[must_use]
+    pub const fn of(self, multihop: bool) -> u16 {
+        if multihop { self.multihop } else { self.one_hop }
+    }
+}
+
 /// What the thread needs to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The port for packets of one hop: [`PORT`], but for tests.
-    pub port: u16,
-    /// The port for packets of several hops: [`MULTIHOP_PORT`], but for tests.
-    pub multihop_port: u16,
+    /// Where we listen: [`Ports::STANDARD`], but for tests.
+    pub ports: Ports,
     /// Where jitter, discriminators and source ports come from.
     pub seed: u64,
     /// The time since boot.

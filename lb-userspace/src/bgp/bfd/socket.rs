@@ -12,10 +12,6 @@ use socket2::{Domain, MaybeUninitSlice, MsgHdrMut, Protocol, SockAddr, SockRef, 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// Where one hop's packets go (RFC 5881 section 4).
-pub const PORT: u16 = 3_784;
-/// Where packets over several hops go (RFC 5883 section 5).
-pub const MULTIHOP_PORT: u16 = 4_784;
 /// The TTL of what we send; what comes over no router still has it.
 const MAX_TTL: u8 = 255;
 

@@ -23,8 +23,7 @@ struct End {
 impl End {
     fn new(address: IpAddr, port: u16, to: u16, min_ttl: u8) -> Self {
         let options = Options {
-            port,
-            multihop_port: port.wrapping_add(1),
+            ports: Ports { one_hop: port, multihop: 0 },
             seed: port.into(),
             clock: clock::boot_time,
         };

@@ -212,7 +212,7 @@ impl Worker {
                         let bytes = buffer.get(..origin.length).unwrap_or_default();
                         if let Some(session) = session
                             && origin.ttl >= session.peer.min_ttl
-                            && session.peer.multihop == (key.1 == self.options.multihop_port)
+                            && session.peer.multihop == (key.1 == self.options.ports.multihop)
                             && let Ok(packet) = Packet::decode(bytes)
                         {
                             session.receive(&packet, now, self.options.seed);
@@ -265,8 +265,7 @@ impl Worker {
 impl Options {
     /// The family (v6) and port of the socket that a peer's packets come to.
     fn key(&self, peer: &Peer) -> (bool, u16) {
-        let port = if peer.multihop { self.multihop_port } else { self.port };
-        (peer.address.is_ipv6(), port)
+        (peer.address.is_ipv6(), self.ports.of(peer.multihop))
     }
 }
 
