@@ -3,6 +3,7 @@
 //! A part of `types`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub struct BgpPeer {
     /// Routes that it is to have.
     pub wanted: usize,
     /// The session.
-    pub session: PeerReport,
+    pub session: Arc<PeerReport>,
 }
 
 /// The routes of each peer, and what steers them.

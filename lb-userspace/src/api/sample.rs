@@ -144,12 +144,12 @@ pub(crate) fn bgp_peers() -> BgpPeers {
     };
     let refused = LastError { at_ms: 60_000, text: "connection refused".to_owned() };
     let down = PeerReport { last_error: Some(refused), ..PeerReport::default() };
-    let peer = |name: &str, address: [u8; 4], session| BgpPeer {
+    let peer = |name: &str, address: [u8; 4], session: PeerReport| BgpPeer {
         name: name.to_owned(),
         address: address.into(),
         remote_as: 64_500,
         wanted: 1,
-        session,
+        session: Arc::new(session),
     };
     BgpPeers {
         version: API_VERSION,

@@ -123,16 +123,23 @@ impl Controller {
             bgp.and_then(|bgp| bgp.peers.get(*name)).is_some_and(|peer| peer.monitor)
         });
         let own: BTreeSet<IpAddr> = self.own_addresses(announcing);
-        let blocks = bgp.iter().flat_map(|bgp| bgp.prefixes.keys().copied());
-        let hosts = self.desired.vips.keys().map(|key| IpNet::from(key.address));
         Facts {
             attached: self.attached(),
             tables: self.tables_in_force(),
             verdicts: self.first_verdicts(),
             vips: self.desired.vips.values().map(|vip| self.vip_facts(vip, announcing)).collect(),
             node_drained: self.drains.node,
-            seen: seen(blocks.chain(hosts).collect(), &monitors.collect(), &own),
+            seen: seen(&self.own_prefixes(), &monitors.collect(), &own),
         }
+    }
+
+    /// What is ours to announce: the listed prefixes, and the VIPs' own.
+    pub(super) fn own_prefixes(&self) -> BTreeSet<IpNet> {
+        let announcing = self.announcing.as_ref();
+        let bgp = self.desired.bgp.as_ref();
+        let bgp = bgp.or_else(|| announcing.and_then(|it| it.announcer.bgp()));
+        let listed = bgp.iter().flat_map(|bgp| bgp.prefixes.keys().copied());
+        listed.chain(self.desired.vips.keys().map(|key| IpNet::from(key.address))).collect()
     }
 
     /// Where routes that we sent ourselves lead to.
@@ -449,8 +456,8 @@ fn millis(duration: Duration) -> u64 {
 /// Who else announces our prefixes. A route of another load balancer has its own next hop; one
 /// that leads to the monitor itself, or to us, proves nothing, since the peer may show us our own.
 fn seen(
-    prefixes: BTreeSet<IpNet>,
-    monitors: &BTreeMap<&String, &PeerReport>,
+    prefixes: &BTreeSet<IpNet>,
+    monitors: &BTreeMap<&String, &Arc<PeerReport>>,
     own: &BTreeSet<IpAddr>,
 ) -> BTreeMap<IpNet, Seen> {
     let all_answer = monitors.values().all(|peer| peer.state == State::Established);
@@ -464,5 +471,5 @@ fn seen(
         }
         if monitors.is_empty() || !all_answer { Seen::Unknown } else { Seen::Nobody }
     };
-    prefixes.into_iter().map(|prefix| (prefix, of(&prefix))).collect()
+    prefixes.iter().map(|prefix| (*prefix, of(prefix))).collect()
 }

@@ -396,6 +396,7 @@ impl Controller {
             bgp: bgp.clone(),
             passwords: self.passwords.clone(),
             routes: announcement.routes.clone(),
+            own: Arc::new(self.own_prefixes()),
             ready: announcement.ready,
             decision: Decision { id: announcement.id, at: announcement.at },
         })

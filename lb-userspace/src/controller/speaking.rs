@@ -51,7 +51,7 @@ impl Speaking {
         let orders = controller.speaker_orders().filter(|orders| !orders.bgp.dry_run);
         match (orders, &self.running) {
             (Some(orders), None) => {
-                let running = Speaker::spawn(self.options.clone())?;
+                let running = Speaker::spawn(self.options)?;
                 running.0.set(Arc::new(orders));
                 self.running = Some(running);
                 // A speaker that is started later begins anew.

@@ -12,6 +12,7 @@ use super::speaking::Speaking;
 use super::{Controller, ControllerError, Options};
 use crate::api::server::{self, ServerError, Serving};
 use crate::api::{CALLS_MAX, Call};
+use crate::bgp::bfd::Ports;
 use crate::bgp::speaker::Options as SpeakerOptions;
 use crate::config::Loaded;
 use crate::dataplane::{Dataplane, Error as DataplaneError, Sizes};
@@ -299,7 +300,14 @@ async fn prepare(
     let tunnel = tunnel.map(TunnelRoutes::new);
     // Packets went on if the maps and the program of an earlier lbd were there.
     let seed = identity_key(&desired.node.name);
-    let speaking = SpeakerOptions { restarted: !is_new, forwarding_kept: !is_new, seed };
+    let speaking = SpeakerOptions {
+        restarted: !is_new,
+        forwarding_kept: !is_new,
+        seed,
+        bfd_ports: Ports::STANDARD,
+        bfd_peer_ports: Ports::STANDARD,
+        clock: clock::boot_time,
+    };
     let speaking = Speaking::new(speaking);
     let mut world =
         World { prober, resolver, tunnel, speaking, health, host, calls, signals, config };
