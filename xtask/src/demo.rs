@@ -29,8 +29,9 @@ pub(crate) fn demo(tree: &Tree, options: &Demo) -> Result<u8> {
 
 /// The bench; the arguments after `--` are its own.
 pub(crate) fn bench(tree: &Tree, install: bool, arguments: &[OsString]) -> Result<u8> {
-    setup::run(tree, Needs::BUILD, install)?;
+    setup::run(tree, Needs::LAB, install)?;
     cargo::build_release(tree)?;
+    let _sweeper = Sweeper::begin("lbtest-")?;
     say!("bench");
     let mut command = Command::new(tree.release("bench"));
     command.current_dir(&tree.root).args(arguments);

@@ -1,5 +1,6 @@
 //! The load balancer in the lab, with real TCP and UDP.
 
+mod bgp;
 mod changes;
 mod errors;
 mod failures;

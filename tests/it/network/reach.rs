@@ -22,7 +22,7 @@ fn every_encap() -> Vec<Pool> {
     let pool = |(vip, (encap, family)): (u8, (Encap, Family))| {
         let backend = |web| Backend { web, family, weight: 100, drained: false };
         let name = format!("{encap:?}-{family:?}").to_lowercase();
-        Pool { name, vip, encap, backends: [1, 2].map(backend).to_vec() }
+        Pool { name, vip, encap, backends: [1, 2].map(backend).to_vec(), min_up: None }
     };
     (0..).zip(kinds).map(pool).collect()
 }

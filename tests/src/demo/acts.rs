@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::Instant;
 
-use super::{CHANGE_DEADLINE, Outcome, World};
+use super::announcements::{self, SIDE_WEB};
+use super::{CHANGE_DEADLINE, Outcome, Status, World};
 use crate::flows::ledger::Kind;
 use crate::lab::addresses::Family;
 use crate::lab::config::Backend;
@@ -26,19 +27,15 @@ pub(super) fn calm(world: &mut World<'_>) -> Result<Outcome> {
 
 pub(super) fn take_balancer(world: &mut World<'_>) -> Result<Outcome> {
     world.no_slot_contested()?;
-    world.lab.route_to_balancers(&[2])?;
+    world.lab.balancer(1)?.lbctl(&["node", "drain"])?;
+    world.until_routed(&[2])?;
     world.flows.settle()?;
     world.lab.remove_balancer(1)?;
-    Ok(Outcome::new("route withdrawn, then its host gone"))
+    Ok(Outcome::new("node drained, then its host gone"))
 }
 
 pub(super) fn return_balancer(world: &mut World<'_>) -> Result<Outcome> {
-    world.lab.add_balancer(1)?;
-    let balancer = world.lab.balancer(1)?;
-    balancer.configure(&world.pools)?;
-    balancer.start()?;
-    world.no_slot_contested()?;
-    world.lab.route_to_balancers(&[1, 2])?;
+    world.add_first_balancer(announcements::with_bfd())?;
     Ok(Outcome::new("two equal paths again"))
 }
 
@@ -68,7 +65,7 @@ fn is_new_connection(flow: &crate::flows::ledger::Flow, backend: &str, since: In
 
 pub(super) fn add(world: &mut World<'_>) -> Result<Outcome> {
     // The file says what the operator did by hand before, so that applying it undoes nothing.
-    for pool in &mut world.pools {
+    if let Some(pool) = world.pools.first_mut() {
         for backend in &mut pool.backends {
             backend.drained = backend.web == 3;
         }
@@ -93,6 +90,7 @@ pub(super) fn weigh(world: &mut World<'_>) -> Result<Outcome> {
     let new: Vec<_> = ledger
         .flows()
         .filter(|flow| flow.kind != Kind::Udp && flow.opened_at > since)
+        .filter(|flow| flow.backend != SIDE_WEB)
         .map(|flow| flow.backend == "web1")
         .collect();
     let share = 100 * new.iter().filter(|is_first| **is_first).count() / new.len().max(1);
@@ -105,8 +103,11 @@ pub(super) fn kill_lbd(world: &mut World<'_>) -> Result<Outcome> {
     world.flows.settle()?;
     world.observe(WITHOUT_LBD)?;
     let seconds = start.elapsed().as_secs_f32();
+    // Graceful restart: without a session its routes are still there.
+    world.until_routed(&[1, 2])?;
     world.lab.balancer(1)?.start()?;
-    Ok(Outcome::new(format!("{seconds:.1} s without lbd, packets went on")))
+    world.until_routed(&[1, 2])?;
+    Ok(Outcome::new(format!("{seconds:.1} s without lbd, routes stayed, packets went on")))
 }
 
 pub(super) fn kill_web(world: &mut World<'_>) -> Result<Outcome> {
@@ -132,16 +133,22 @@ pub(super) fn kill_web(world: &mut World<'_>) -> Result<Outcome> {
     })
 }
 
+/// How many tables the pool has had that the acts change.
+fn generation(status: &Status) -> u64 {
+    let pools = status.pools.iter().filter(|pool| pool.name == "web");
+    pools.map(|pool| pool.generation).max().unwrap_or(0)
+}
+
 impl World<'_> {
     /// Losing a load balancer is covered only then.
-    fn no_slot_contested(&mut self) -> Result<()> {
+    pub(super) fn no_slot_contested(&mut self) -> Result<()> {
         self.until("no slot is contested", |status| {
             status.is_steady() && status.contested_slots() == 0
         })
     }
 
     fn steady(&mut self) -> Result<()> {
-        self.until("no planned change is on its way", super::Status::is_steady)
+        self.until("no planned change is on its way", Status::is_steady)
     }
 
     /// Writes the pools into the configuration of every load balancer and applies it.
@@ -159,17 +166,17 @@ impl World<'_> {
         self.steady()?;
         let mut before = u64::MAX;
         for balancer in self.lab.balancers.values() {
-            let generations = balancer.status()?.pools.into_iter().map(|pool| pool.generation);
-            before = before.min(generations.max().unwrap_or(0));
+            before = before.min(generation(&balancer.status()?));
         }
         make(self)?;
         self.until("the new table is active", |status| {
-            status.pools.iter().all(|pool| pool.generation > before && pool.state != "preparing")
+            let prepared = status.pools.iter().all(|pool| pool.state != "preparing");
+            generation(status) > before && prepared
         })
     }
 
     /// Waits for a flow that began after this call and is on this backend.
-    fn new_flow_on(&self, backend: &str) -> Result<()> {
+    pub(super) fn new_flow_on(&self, backend: &str) -> Result<()> {
         let since = Instant::now();
         wait::until(&format!("a new flow on {backend}"), CHANGE_DEADLINE, || {
             let ledger = self.flows.ledger();

@@ -5,6 +5,7 @@
 //! ```
 
 mod acts;
+mod announcements;
 mod report;
 
 use std::collections::BTreeSet;
@@ -85,17 +86,19 @@ impl<'a> World<'a> {
     /// Starts everything; returns when every flow has been answered.
     fn open(out: &'a mut dyn Write) -> Result<Self> {
         // web4 is there, but in no pool before its act.
-        let pools = vec![Pool::web(3)];
+        let pools = vec![Pool::web(3), announcements::side_pool()];
         writeln!(out, "world")?;
-        let plan = Plan { prefix: "lbdemo", pools: pools.clone(), ..Plan::default() };
-        let lab = Lab::running(plan).context("cannot start the world")?;
+        let bgp = announcements::with_bfd();
+        let plan = Plan { prefix: "lbdemo", webs: 5, pools: pools.clone(), bgp, ..Plan::default() };
+        let lab = announcements::start(plan).context("cannot start the world")?;
         writeln!(
             out,
-            "  namespaces       {0}-client, -router, -lb1, -lb2, -web1 to -web4",
+            "  namespaces       {0}-client, -router, -lb1, -lb2, -web1 to -web5",
             lab.name()
         )?;
         let vips: Vec<String> = lab.vips().iter().map(ToString::to_string).collect();
-        writeln!(out, "  load balancers   2, by ECMP on addresses and ports")?;
+        writeln!(out, "  load balancers   2, announced by BGP with BFD")?;
+        writeln!(out, "  router           BIRD, ECMP on addresses and ports")?;
         writeln!(out, "  VIPs             {}: TCP 80 (nginx), UDP 7 (echo)", vips.join(", "))?;
         writeln!(out, "  logs             {}", lab.directory().display())?;
         let mix = Mix::DEMO;
@@ -116,6 +119,9 @@ impl<'a> World<'a> {
         self.play("calm", acts::calm)?;
         self.play("take lb1 away", acts::take_balancer)?;
         self.play("bring lb1 back", acts::return_balancer)?;
+        self.play("drain node lb1, undrain it", announcements::drain_node)?;
+        self.play("kill lb1, let it return", announcements::kill_balancer)?;
+        self.play("kill all of VIP side, revive", announcements::kill_side)?;
         self.play("drain web3", acts::drain)?;
         self.play("add web4", acts::add)?;
         self.play("weight of web1 100 -> 300", acts::weigh)?;
@@ -174,6 +180,8 @@ impl<'a> World<'a> {
         let vip = self.lab.vips().first().map(ToString::to_string).unwrap_or_default();
         writeln!(self.out, "  ip netns exec {name}-client curl -i http://{vip}/")?;
         writeln!(self.out, "  ip -n {name}-router route show {vip}")?;
+        let bird = self.lab.directory().join("bird-router/ctl");
+        writeln!(self.out, "  birdc -s {} show route {vip}/32 all", bird.display())?;
         writeln!(self.out, "  ip -n {name}-lb1 -s link show eth0")?;
         self.out.flush()?;
         loop {

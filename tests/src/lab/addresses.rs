@@ -5,7 +5,7 @@
 //!   |    192.0.2.128/30, 2001:db8:2::/64
 //! router
 //!   |    192.0.2.0/25, 2001:db8:1::/64           (one switch)
-//!   +--- lb1 .11  lb2 .12  web1 .21  web2 .22 ...
+//!   +--- lb1 .11  lb2 .12  web1 .21  web2 .22 ... peer1 .31 ...
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

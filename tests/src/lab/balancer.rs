@@ -23,6 +23,8 @@ const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// A load balancer.
 #[derive(Debug)]
 pub struct Balancer {
+    /// The part of its configuration about BGP (see [`bgp`](super::bgp)); empty: no BGP.
+    pub bgp: String,
     name: String,
     number: u8,
     namespace: Namespace,
@@ -109,7 +111,8 @@ impl Balancer {
         let name = format!("lb{number}");
         let directory = lab.join(&name);
         fs::create_dir_all(&directory)?;
-        let new = Self { name, number, namespace, directory, secret: secret.to_owned(), lbd: None };
+        let (bgp, secret, lbd) = (String::new(), secret.to_owned(), None);
+        let new = Self { bgp, name, number, namespace, directory, secret, lbd };
         let length = new.socket().as_os_str().len();
         ensure!(
             length <= SOCKET_PATH_BYTES,
@@ -161,7 +164,8 @@ impl Balancer {
     /// The file cannot be written.
     pub fn configure(&self, pools: &[Pool]) -> Result<()> {
         let (pins, socket) = (self.pins(), self.socket());
-        let node = Node { number: self.number, secret: &self.secret, pins: &pins, socket: &socket };
+        let (number, secret, bgp) = (self.number, &self.secret, &self.bgp);
+        let node = Node { number, secret, pins: &pins, socket: &socket, bgp };
         let path = self.configuration();
         fs::write(&path, config::render(&node, pools))
             .with_context(|| format!("cannot write {}", path.display()))
@@ -218,6 +222,22 @@ impl Balancer {
     /// It does not end, or not well.
     pub fn stop_lbd(&mut self) -> Result<()> {
         self.lbd.take().map_or(Ok(()), Process::terminate)
+    }
+
+    /// SIGSTOP to lbd: it says nothing more, and its connections stay open.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn freeze_lbd(&self) -> Result<()> {
+        self.lbd.as_ref().context("lbd does not run")?.freeze()
+    }
+
+    /// SIGCONT to lbd.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resume_lbd(&self) -> Result<()> {
+        self.lbd.as_ref().context("lbd does not run")?.resume()
     }
 
     /// SIGHUP to lbd: it reads its file again.

@@ -114,6 +114,28 @@ impl Process {
         kernel::hang_up(self.child.id())
     }
 
+    /// SIGSTOP: it stands still, with all its sockets open.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn freeze(&self) -> Result<()> {
+        kernel::freeze(self.child.id())
+    }
+
+    /// SIGCONT: it goes on.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn resume(&self) -> Result<()> {
+        kernel::resume(self.child.id())
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, and waits for its end.
     ///
     /// # Errors

@@ -39,6 +39,8 @@ pub struct Pool {
     pub encap: Encap,
     /// Its backends, in any order.
     pub backends: Vec<Backend>,
+    /// With fewer backends up its VIPs are not announced; else lbd's default holds.
+    pub min_up: Option<u32>,
 }
 
 impl Pool {
@@ -50,7 +52,7 @@ impl Pool {
             Backend { web, family, weight: 100, drained: false }
         };
         let backends = (1..=backends).map(backend).collect();
-        Self { name: "web".to_owned(), vip: 0, encap: Encap::Gue, backends }
+        Self { name: "web".to_owned(), vip: 0, encap: Encap::Gue, backends, min_up: None }
     }
 
     /// Its VIP addresses.
@@ -71,6 +73,8 @@ pub struct Node<'a> {
     pub pins: &'a Path,
     /// Where lbd listens for lbctl.
     pub socket: &'a Path,
+    /// Its part about BGP, as it is in the file (see [`bgp`](super::bgp)); empty: no BGP.
+    pub bgp: &'a str,
 }
 
 /// Writes the configuration of one load balancer. All times are short: idle flows are forgotten
@@ -78,6 +82,7 @@ pub struct Node<'a> {
 #[must_use]
 pub fn render(node: &Node<'_>, pools: &[Pool]) -> String {
     let mut text = head(node);
+    text.push_str(node.bgp);
     for pool in pools {
         render_pool(&mut text, pool);
     }
@@ -85,7 +90,7 @@ pub fn render(node: &Node<'_>, pools: &[Pool]) -> String {
 }
 
 fn head(node: &Node<'_>) -> String {
-    let Node { number, secret, pins, socket } = *node;
+    let Node { number, secret, pins, socket, .. } = *node;
     let address = addresses::balancer(Family::V4, number);
     let address6 = addresses::balancer(Family::V6, number);
     format!(
@@ -103,6 +108,7 @@ interfaces = ["eth0"]
 ipip_source = "198.18.0.0/16"
 ipip_source6 = "2001:db8:f::/64"
 flow_table_size = 65_536
+max_vips = 2_100
 pin_path = "{pins}"
 
 [defaults.flow_timeout]
@@ -132,7 +138,8 @@ level = "info"
 }
 
 fn render_pool(text: &mut String, pool: &Pool) {
-    let Pool { name, encap, .. } = pool;
+    let Pool { name, encap, min_up, .. } = pool;
+    let min_up = min_up.map(|it| format!("min_up = {it}\n")).unwrap_or_default();
     let encap = match encap {
         Encap::Gue => "gue",
         Encap::Ipip => "ipip",
@@ -156,7 +163,7 @@ health = "connect"
 encap = "{encap}"
 window = "5s"
 prepare = "3s"
-backends = [
+{min_up}backends = [
 {lines}]
 "#
     );
@@ -187,7 +194,7 @@ mod tests {
     #[test]
     fn every_backend_and_vip_is_there() {
         let path = Path::new("/x");
-        let node = Node { number: 1, secret: path, pins: path, socket: path };
+        let node = Node { number: 1, secret: path, pins: path, socket: path, bgp: "" };
         let text = render(&node, &[Pool::web(2)]);
         assert_eq!(text.matches("[[vip]]").count(), 4);
         assert!(text.contains(r#"{ name = "web2", address = "2001:db8:1::22", weight = 100 }"#));

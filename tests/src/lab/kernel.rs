@@ -84,6 +84,22 @@ pub fn hang_up(pid: u32) -> Result<()> {
     signal(pid, libc::SIGHUP)
 }
 
+/// Sends SIGSTOP to one process: it stands still until [`resume`].
+///
+/// # Errors
+/// There is no such process.
+pub fn freeze(pid: u32) -> Result<()> {
+    signal(pid, libc::SIGSTOP)
+}
+
+/// Sends SIGCONT to one process.
+///
+/// # Errors
+/// There is no such process.
+pub fn resume(pid: u32) -> Result<()> {
+    signal(pid, libc::SIGCONT)
+}
+
 /// Sends SIGKILL to one process.
 ///
 /// # Errors

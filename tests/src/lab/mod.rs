@@ -7,6 +7,7 @@
 
 pub mod addresses;
 pub mod balancer;
+pub mod bgp;
 pub mod command;
 pub mod config;
 pub mod kernel;
@@ -14,11 +15,12 @@ pub mod namespace;
 pub mod owner;
 pub mod probe;
 pub mod programs;
+pub mod router;
+mod routes;
 pub mod wait;
 pub mod web;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -57,6 +59,8 @@ pub struct Plan {
     pub pools: Vec<Pool>,
     /// How the agents attach.
     pub agent_mode: &'static str,
+    /// The load balancers' part about BGP (see [`bgp`]); empty: none.
+    pub bgp: String,
 }
 
 impl Default for Plan {
@@ -69,6 +73,7 @@ impl Default for Plan {
             balancers: 2,
             pools: vec![Pool::web(4)],
             agent_mode: "auto",
+            bgp: String::new(),
         }
     }
 }
@@ -76,6 +81,8 @@ impl Default for Plan {
 /// The lab. Fields drop in order: programs before the namespaces they are in.
 #[derive(Debug)]
 pub struct Lab {
+    /// BIRD on the router, if that learns its routes by BGP.
+    pub uplink: Option<router::Bird>,
     /// The load balancers by number; one that is taken away is missing here.
     pub balancers: BTreeMap<u8, Balancer>,
     /// The backends by number.
@@ -111,6 +118,7 @@ impl Lab {
         set_up_router(&router)?;
         set_up_client(&router, &client)?;
         let mut lab = Self {
+            uplink: None,
             balancers: BTreeMap::new(),
             webs: BTreeMap::new(),
             client,
@@ -135,17 +143,26 @@ impl Lab {
     /// One of them does not start.
     pub fn running(plan: Plan) -> Result<Self> {
         let mut lab = Self::new(plan)?;
-        let agent = lab.agent()?;
-        for web in lab.webs.values_mut() {
-            web.start(Some(agent.clone()))?;
-        }
+        lab.start()?;
         let numbers: Vec<u8> = lab.balancers.keys().copied().collect();
-        for balancer in lab.balancers.values_mut() {
-            balancer.configure(&lab.plan.pools)?;
-            balancer.start()?;
-        }
         lab.route_to_balancers(&numbers)?;
         Ok(lab)
+    }
+
+    /// Starts all but the routes: agents, nginx, lbd.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn start(&mut self) -> Result<()> {
+        let agent = self.agent()?;
+        for web in self.webs.values_mut() {
+            web.start(Some(agent.clone()))?;
+        }
+        for balancer in self.balancers.values_mut() {
+            balancer.configure(&self.plan.pools)?;
+            balancer.start()?;
+        }
+        Ok(())
     }
 
     /// Its name; the namespaces are called `NAME-HOST`.
@@ -204,9 +221,18 @@ impl Lab {
         // The lab's client has no checksum offload either: XDP sees what would be on the wire.
         offload_off(&namespace, &["tx"])?;
         let secret = self.directory.join("secret");
-        let balancer = Balancer::new(number, namespace, &self.directory, &secret)?;
+        let mut balancer = Balancer::new(number, namespace, &self.directory, &secret)?;
+        balancer.bgp.clone_from(&self.plan.bgp);
         self.balancers.insert(number, balancer);
         Ok(())
+    }
+
+    /// Makes the host of router `number` (1..=9), beside the load balancers; nothing runs there.
+    ///
+    /// # Errors
+    /// A command fails.
+    pub fn add_router(&mut self, number: u8) -> Result<Namespace> {
+        self.add_host(&format!("peer{number}"), bgp::FIRST_PEER + number)
     }
 
     /// Takes a load balancer away as by power-off; routes to it stay.
@@ -275,43 +301,6 @@ impl Lab {
         namespace.ip("link set eth0 up")?;
         self.configure_host(&namespace, 20 + number)?;
         self.web(number)?.start_again()
-    }
-
-    /// Routes every VIP over these load balancers, equally (ECMP).
-    ///
-    /// # Errors
-    /// The router refuses; none at all is refused too.
-    pub fn route_to_balancers(&self, numbers: &[u8]) -> Result<()> {
-        let hosts: Vec<u8> = numbers.iter().map(|number| 10 + number).collect();
-        self.route_to(&hosts)
-    }
-
-    /// Routes every VIP straight to one backend: the lab without a load balancer.
-    ///
-    /// # Errors
-    /// The router refuses.
-    pub fn route_to_web(&self, number: u8) -> Result<()> {
-        self.route_to(&[20 + number])
-    }
-
-    fn route_to(&self, hosts: &[u8]) -> Result<()> {
-        ensure!(!hosts.is_empty(), "a VIP needs a next hop");
-        let mut lines = String::new();
-        for vip in self.vips() {
-            let (family, length) = match vip {
-                IpAddr::V4(_) => (Family::V4, 32),
-                IpAddr::V6(_) => (Family::V6, 128),
-            };
-            // Writing to a string cannot fail.
-            let _infallible = write!(lines, "route replace {vip}/{length}");
-            for host in hosts {
-                let via = addresses::lan(family, *host);
-                let _infallible = write!(lines, " nexthop via {via} dev br0");
-            }
-            lines.push('\n');
-        }
-        self.router.ip(&lines)?;
-        Ok(())
     }
 }
 

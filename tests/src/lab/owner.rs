@@ -20,6 +20,8 @@ use super::namespace::{self, NAMESPACES};
 pub const BPF_FILESYSTEM: &str = "/sys/fs/bpf";
 /// Where lbd keeps its locks.
 const LOCKS: &str = "/run/lb";
+/// Where the files of FRR's daemons are, which leave root's rights behind, one directory a host.
+pub const FRR_FILES: &str = "/run/frr";
 /// What the names of our namespaces and pin directories begin with.
 const PREFIXES: [&str; 2] = ["lbtest-", "lbdemo-"];
 
@@ -71,7 +73,7 @@ fn claim(name: &str) -> std::io::Result<UnixListener> {
 /// Removes the labs whose owners are dead, with their working directories below `labs`.
 pub fn sweep(labs: &Path) {
     let mut names = BTreeSet::new();
-    for directory in [Path::new(NAMESPACES), Path::new(BPF_FILESYSTEM)] {
+    for directory in [NAMESPACES, BPF_FILESYSTEM, FRR_FILES].map(Path::new) {
         names.extend(entries(directory).filter_map(|entry| {
             let (lab, _host) = entry.rsplit_once('-')?;
             is_lab(lab).then(|| lab.to_owned())
@@ -102,8 +104,10 @@ fn remove(lab: &str) {
     for entry in entries(Path::new(NAMESPACES)).filter(of_lab) {
         drop(namespace::remove(&entry));
     }
-    for entry in entries(Path::new(BPF_FILESYSTEM)).filter(of_lab) {
-        drop(fs::remove_dir_all(PathBuf::from(BPF_FILESYSTEM).join(entry)));
+    for directory in [BPF_FILESYSTEM, FRR_FILES].map(Path::new) {
+        for entry in entries(directory).filter(of_lab) {
+            drop(fs::remove_dir_all(directory.join(entry)));
+        }
     }
     // lbd names its lock after the pin path, escaped; a lock file outlives its process.
     let locks = format!("sys-fs-bpf-{}\\x2d", lab.replace('-', "\\x2d"));

@@ -33,7 +33,7 @@ pub(crate) struct Package {
     lab: bool,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 7] = [
     Package {
         name: "llvm-22-dev",
         probe: "/usr/lib/llvm-22/include/llvm-c/Core.h",
@@ -56,6 +56,24 @@ const PACKAGES: [Package; 4] = [
         name: "nginx",
         probe: "nginx",
         why: "the real backends; installed, not started",
+        lab: true,
+    },
+    Package {
+        name: "bird2",
+        probe: "bird",
+        why: "the lab's router, and a BGP peer; installed, not started",
+        lab: true,
+    },
+    Package {
+        name: "frr",
+        probe: "/usr/lib/frr/bgpd",
+        why: "a BGP peer of the lab; installed, not started",
+        lab: true,
+    },
+    Package {
+        name: "gobgpd",
+        probe: "gobgpd",
+        why: "a BGP peer of the lab; installed, not started",
         lab: true,
     },
 ];

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what a packet, a table and a flow cost, measured here and now.
+//! `cargo xtask bench`: what a packet, a table, a flow and a route cost, measured here and now.
 //!
 //! No test and no bound: it prints a table and writes `target/bench/latest.json`. Packets are
 //! ratios to a floor of the same run ([`packets`] says how not to be fooled); tables and flows are
-//! user space's ([`tables`]).
+//! user space's ([`tables`]), routes the lab's ([`bgp`]).
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command: stdout is its answer")]
 #![expect(clippy::cast_precision_loss, reason = "figures of at most nine digits")]
@@ -11,6 +11,7 @@ use std::fs;
 
 use anyhow::Result;
 
+mod bgp;
 mod packets;
 mod tables;
 
@@ -22,6 +23,7 @@ fn main() -> Result<()> {
     let mut report = packets::measure()?;
     report.insert("maglev".to_owned(), tables::maglev());
     report.insert("flow_table".to_owned(), tables::flow_table());
+    report.insert("bgp".to_owned(), bgp::measure()?);
     fs::create_dir_all("target/bench")?;
     fs::write(REPORT, serde_json::to_string_pretty(&report)?)?;
     println!("report: {REPORT}");
