@@ -14,7 +14,7 @@ use std::time::Duration;
 use lb_common::backend::Outer;
 use serde::{Deserialize, Serialize};
 
-use self::text::duration_text;
+pub(crate) use self::text::duration_text;
 pub use self::text::{ParseError, Prefix4, Prefix6, format_duration, parse_duration};
 pub use self::words::{
     BackendState, Encap, HealthKind, LastAnnouncer, LogFormat, LogLevel, OnDown, OnShutdown,

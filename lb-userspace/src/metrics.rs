@@ -16,6 +16,8 @@ use prometheus_client::registry::Registry;
 
 use crate::api::types::{BackendStatus, Health, PoolStatus, Snapshot};
 
+mod bgp;
+
 /// The text of a scrape.
 #[must_use]
 pub fn encode(snapshot: &Snapshot) -> String {
@@ -42,7 +44,11 @@ impl Collector for Scrape {
         self.flows(out)?;
         self.pools(out)?;
         self.backends(out)?;
-        self.daemon(out)
+        self.daemon(out)?;
+        match (&self.0.bgp, &self.0.bgp_routes) {
+            (Some(peers), Some(routes)) => bgp::encode(peers, routes, out),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -257,6 +263,16 @@ mod tests {
             "lb_config_generation 7.0",
             r#"lb_health{state="degraded"} 1.0"#,
             r#"lb_xdp_up{interface="eth0",mode="native"} 1.0"#,
+            r#"lb_bgp_peer_up{peer="edge1"} 1.0"#,
+            r#"lb_bgp_peer_up{peer="edge2"} 0.0"#,
+            r#"lb_bgp_session_flaps_total{peer="edge1",cause="hold_timer"} 1"#,
+            r#"lb_bgp_session_flaps_total{peer="edge1",cause="bfd"} 0"#,
+            r#"lb_bgp_updates_total{peer="edge1",direction="out"} 5"#,
+            r#"lb_bgp_routes{peer="edge1",kind="sent"} 1.0"#,
+            r#"lb_bgp_route_announced{peer="edge1",prefix="203.0.113.0/24"} 1.0"#,
+            r#"lb_bgp_decision_seconds_bucket{le="0.05",peer="edge1"} 0"#,
+            r#"lb_bgp_bfd_up{peer="edge1"} 1.0"#,
+            "lb_bgp_alarms 1.0",
             "# EOF",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in:\n{text}");

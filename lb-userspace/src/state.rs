@@ -6,11 +6,12 @@
 //!
 //! Must not: decide what changes; that is the plan's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bgp::announce::Saved;
 use crate::desired::{BackendState, Desired, Encap, VipKey};
 use crate::tracking;
 
@@ -59,6 +60,15 @@ impl Override {
         let weight = self.weight.map(|weight| format!("weight {weight}"));
         state.into_iter().chain(weight).collect::<Vec<String>>().join(", ")
     }
+}
+
+/// What the operator drained, so that it is not announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drains {
+    /// The whole load balancer.
+    pub node: bool,
+    /// VIPs by name.
+    pub vips: BTreeSet<String>,
 }
 
 /// The largest numbers that the data plane has room for.
@@ -138,7 +148,7 @@ impl Numbers {
         }
         for key in desired.vips.keys() {
             if !self.vips.contains_key(key) {
-                let used: std::collections::BTreeSet<u16> = self.vips.values().copied().collect();
+                let used: BTreeSet<u16> = self.vips.values().copied().collect();
                 let free = next_free(self.last_vip, room.vips, |number| used.contains(&number));
                 self.last_vip = free.ok_or(NoNumber::Vip)?;
                 self.vips.insert(*key, self.last_vip);
@@ -228,6 +238,12 @@ pub struct Journal {
     pub numbers: Numbers,
     /// What the operator changed, by `POOL/BACKEND`.
     pub overrides: BTreeMap<String, Override>,
+    /// What the operator drained.
+    #[serde(default)]
+    pub drains: Drains,
+    /// What the announcer continues with.
+    #[serde(default)]
+    pub announced: Option<Saved>,
     /// What the probes found, by `POOL/BACKEND`; true is up.
     pub verdicts: BTreeMap<String, bool>,
     /// The VIPs in force, and the numbers of the pools they lead to.

@@ -1,6 +1,6 @@
 //! What lbd and its clients say to each other: HTTP and JSON on a unix socket.
 //!
-//! `types` are the answers, `requests` what may be asked, `server` turns one into the other by
+//! `types` and `bgp` are the answers, `requests` what may be asked, `server` turns one into the other by
 //! handing each question to the controller's queue, `client` is lbctl's side. GET reads, POST
 //! changes; who may connect is decided by the socket's file mode alone.
 //!
@@ -9,6 +9,7 @@
 
 use tokio::sync::oneshot;
 
+pub mod bgp;
 pub mod client;
 pub mod requests;
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::bgp::announce::Order;
 
 /// A question or an order, as the controller takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,14 @@ pub enum Request {
     Apply(ConfigText),
     /// Drain, undrain or weigh a backend.
     Backend(BackendChange),
+    /// Withdraw all routes, or those of a VIP, or take that back.
+    Drain(DrainChange),
+    /// The BGP peers.
+    BgpPeers,
+    /// The routes of each peer, and why they are as they are.
+    BgpRoutes(RoutesQuestion),
+    /// Change announcements for a time.
+    Bgp(Box<Order>),
 }
 
 /// The flow of a `trace`.
@@ -78,4 +89,26 @@ pub enum BackendAction {
     Undrain,
     /// Another share of the slots.
     Weight(u16),
+}
+
+/// Which routes `bgp routes` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutesQuestion {
+    /// Only this prefix.
+    #[serde(default)]
+    pub prefix: Option<IpNet>,
+    /// Only this peer's.
+    #[serde(default)]
+    pub peer: Option<String>,
+}
+
+/// A drain by the operator: routes go, lower preference first, and traffic with them. It stays
+/// until it is taken back, also over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainChange {
+    /// The VIP's name; none for the whole load balancer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vip: Option<String>,
+    /// True drains, false takes it back.
+    pub drain: bool,
 }

@@ -1,15 +1,20 @@
 //! Answers for tests of those who show them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lb_common::verdict::FlowEvent;
 
 use super::API_VERSION;
+use super::bgp::{BgpOrder, BgpPeer, BgpPeers, BgpRoute, BgpRoutes};
 use super::types::{
     Attachment, BackendStatus, Count, DaemonStats, DropReason, DroppedPacket, Drops, FlowStatus,
     Health, Outcome, PlanLine, PoolStatus, Snapshot, Stats, Status, Trace, TracedFlow, VipStatus,
     Vips,
 };
+use crate::bgp::announce::{AttributeReport, RouteState};
+use crate::bgp::route::{Attributes, Rib};
+use crate::bgp::session::{BfdReport, Cause, Counters, LastError, PeerReport, State};
 
 fn backend(name: &str, state: &str, weight: u16, slots: u32) -> BackendStatus {
     let number = name.trim_start_matches("web");
@@ -111,7 +116,78 @@ pub(crate) fn stats() -> Stats {
 
 pub(crate) fn snapshot() -> Snapshot {
     let probe_seconds = vec![("web".to_owned(), "web1".to_owned(), 0.0015)];
-    Snapshot { status: status(), stats: stats(), probe_seconds }
+    let (bgp, bgp_routes) = (Some(bgp_peers()), Some(bgp_routes()));
+    Snapshot { status: status(), stats: stats(), probe_seconds, bgp, bgp_routes }
+}
+
+pub(crate) fn bgp_peers() -> BgpPeers {
+    let path = vec![64_512, 64_512];
+    let attributes = Attributes { as_path: path, ..Attributes::default() };
+    let established = PeerReport {
+        state: State::Established,
+        since_ms: 1_000,
+        sent: Rib::from([("203.0.113.0/24".parse().unwrap(), Arc::new(attributes))]),
+        counters: Counters {
+            established: 2,
+            flaps: BTreeMap::from([(Cause::HoldTimer, 1)]),
+            updates_out: 5,
+            ..Counters::default()
+        },
+        bfd: Some(BfdReport {
+            state: "Up".to_owned(),
+            since_ms: 1_000,
+            detection_time_us: 900_000,
+            diagnostic: "No Diagnostic".to_owned(),
+            losses: 1,
+        }),
+        ..PeerReport::default()
+    };
+    let refused = LastError { at_ms: 60_000, text: "connection refused".to_owned() };
+    let down = PeerReport { last_error: Some(refused), ..PeerReport::default() };
+    let peer = |name: &str, address: [u8; 4], session: PeerReport| BgpPeer {
+        name: name.to_owned(),
+        address: address.into(),
+        remote_as: 64_500,
+        wanted: 1,
+        session: Arc::new(session),
+    };
+    BgpPeers {
+        version: API_VERSION,
+        local_as: 64_512,
+        dry_run: false,
+        now_ms: 61_000,
+        alarms: vec!["BGP peer edge2 is Idle: connection refused".to_owned()],
+        peers: vec![
+            peer("edge1", [192, 0, 2, 1], established),
+            peer("edge2", [192, 0, 2, 2], down),
+        ],
+    }
+}
+
+pub(crate) fn bgp_routes() -> BgpRoutes {
+    let attribute = AttributeReport {
+        name: "AS_PATH".to_owned(),
+        value: "64512 64512".to_owned(),
+        why: "steer 3".to_owned(),
+    };
+    BgpRoutes {
+        version: API_VERSION,
+        alarms: Vec::new(),
+        orders: vec![BgpOrder {
+            id: 3,
+            text: "203.0.113.0/24: prepend 1".to_owned(),
+            remaining_ms: 1_800_000,
+        }],
+        routes: vec![BgpRoute {
+            prefix: "203.0.113.0/24".parse().unwrap(),
+            peer: "edge1".to_owned(),
+            state: RouteState::Announced,
+            why: String::new(),
+            for_ms: Some(60_000),
+            sent: true,
+            attributes: vec![attribute],
+        }],
+    }
 }
 
 pub(crate) fn trace() -> Trace {

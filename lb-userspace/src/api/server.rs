@@ -22,9 +22,10 @@ use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::requests::{BackendChange, ConfigText, TraceQuestion};
+use super::requests::{BackendChange, ConfigText, DrainChange, RoutesQuestion, TraceQuestion};
 use super::types::Snapshot;
 use super::{Call, Failure, Request, Response};
+use crate::bgp::announce::Order;
 
 /// The largest body: a configuration with its files, escaped as JSON.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -150,6 +151,9 @@ fn routes(calls: mpsc::Sender<Call>) -> Router {
         .route("/v1/plan", post(plan))
         .route("/v1/apply", post(apply))
         .route("/v1/backend", post(backend))
+        .route("/v1/drain", post(drain))
+        .route("/v1/bgp", ask(Request::BgpPeers).merge(post(bgp)))
+        .route("/v1/bgp/routes", get(bgp_routes))
         .fallback(|| async { failed(&Failure::unknown("there is no such path in the API")) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(calls)
@@ -181,6 +185,16 @@ async fn drops(
     }
 }
 
+async fn bgp_routes(
+    State(calls): State<mpsc::Sender<Call>>,
+    question: Result<Query<RoutesQuestion>, QueryRejection>,
+) -> HttpResponse {
+    match question {
+        Ok(Query(question)) => answer(calls, Request::BgpRoutes(question)).await,
+        Err(error) => failed(&Failure::invalid(error.body_text())),
+    }
+}
+
 async fn plan(
     State(calls): State<mpsc::Sender<Call>>,
     config: Result<Json<ConfigText>, JsonRejection>,
@@ -200,6 +214,20 @@ async fn backend(
     change: Result<Json<BackendChange>, JsonRejection>,
 ) -> HttpResponse {
     changed(calls, change, Request::Backend).await
+}
+
+async fn drain(
+    State(calls): State<mpsc::Sender<Call>>,
+    change: Result<Json<DrainChange>, JsonRejection>,
+) -> HttpResponse {
+    changed(calls, change, Request::Drain).await
+}
+
+async fn bgp(
+    State(calls): State<mpsc::Sender<Call>>,
+    order: Result<Json<Order>, JsonRejection>,
+) -> HttpResponse {
+    changed(calls, order, |order| Request::Bgp(Box::new(order))).await
 }
 
 async fn changed<T>(

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::client::{Client, ClientError};
 use super::requests::{BackendAction, BackendChange, ConfigFile, ConfigText};
 use super::server::{self, ServerError};
-use super::types::{Drops, Outcome, Stats, Status, Trace, Vips};
+use super::types::{BgpPeers, BgpRoutes, Drops, Outcome, Stats, Status, Trace, Vips};
 use super::{Call, Failure, Request, Response, sample};
 
 /// A directory of one test's own, removed at the end.
@@ -43,7 +43,11 @@ async fn controller(mut calls: mpsc::Receiver<Call>, asked: mpsc::UnboundedSende
             Request::Trace(_) => Ok(sample::trace().into()),
             Request::Drops { .. } => Ok(sample::drops().into()),
             Request::Metrics => Ok(sample::snapshot().into()),
-            Request::Plan(_) | Request::Backend(_) => Ok(sample::outcome().into()),
+            Request::BgpPeers => Ok(sample::bgp_peers().into()),
+            Request::BgpRoutes(_) => Ok(sample::bgp_routes().into()),
+            Request::Plan(_) | Request::Backend(_) | Request::Drain(_) | Request::Bgp(_) => {
+                Ok(sample::outcome().into())
+            }
             Request::Apply(_) => Err(Failure::invalid("error[x]: no\n --> a:1")),
         };
         asked.send(request).unwrap();
@@ -71,6 +75,9 @@ async fn what_is_read_is_what_was_written() {
     assert_eq!(client.get::<Vips>("/v1/vips").await.unwrap().value, sample::vips());
     assert_eq!(client.get::<Stats>("/v1/stats").await.unwrap().value, sample::stats());
     assert_eq!(client.get::<Drops>("/v1/drops?after=3").await.unwrap().value, sample::drops());
+    assert_eq!(client.get::<BgpPeers>("/v1/bgp").await.unwrap().value, sample::bgp_peers());
+    let path = "/v1/bgp/routes?prefix=203.0.113.0%2F24&peer=edge1";
+    assert_eq!(client.get::<BgpRoutes>(path).await.unwrap().value, sample::bgp_routes());
     let path = "/v1/trace?source=%5B2001%3Adb8%3A%3A7%5D%3A40001&target=www";
     assert_eq!(client.get::<Trace>(path).await.unwrap().value, sample::trace());
     let mut last = Request::Status;

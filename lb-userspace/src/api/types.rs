@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::bgp::{BgpOrder, BgpPeer, BgpPeers, BgpRoute, BgpRoutes};
+
 /// Declares the answers, and how they are told apart when they are written.
 macro_rules! responses {
     ($($(#[$doc:meta])* $name:ident,)+) => {
@@ -39,6 +41,10 @@ responses! {
     Drops,
     /// To the scrape of the metrics.
     Snapshot,
+    /// To `bgp`.
+    BgpPeers,
+    /// To `bgp routes`.
+    BgpRoutes,
     /// To `diff` and to what changes something.
     Outcome,
 }
@@ -368,6 +374,10 @@ pub struct Snapshot {
     pub stats: Stats,
     /// How long the last probe of each backend took, by pool and backend, seconds.
     pub probe_seconds: Vec<(String, String, f64)>,
+    /// The BGP peers; none without BGP.
+    pub bgp: Option<BgpPeers>,
+    /// The routes of each peer; none without BGP.
+    pub bgp_routes: Option<BgpRoutes>,
 }
 
 /// What a change did, or would do.

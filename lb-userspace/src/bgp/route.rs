@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::community::{Community, ExtendedCommunity, LargeCommunity};
 
 /// The path attributes of a route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Attributes {
     /// AS_PATH, one AS_SEQUENCE: what stands first was added last. To iBGP it may be empty.
     pub as_path: Vec<u32>,

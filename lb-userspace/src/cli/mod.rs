@@ -16,11 +16,13 @@ use serde::de::DeserializeOwned;
 use self::args::{Args, BackendCommand, Command, ConfigCommand, Format};
 use crate::api::client::{Client, ClientError};
 use crate::api::requests::{BackendAction, BackendChange, ConfigFile, ConfigText, TraceQuestion};
-use crate::api::types::{Drops, Health, Outcome, Stats, Status, Trace, Vips};
+use crate::api::types::{Drops, Health, Outcome, Stats, Status, Trace};
 use crate::config;
 use crate::config::diagnostic::Report;
 
 pub mod args;
+mod bgp;
+mod bgp_tables;
 mod check;
 pub mod output;
 mod table;
@@ -79,7 +81,9 @@ pub async fn run(args: &Args, streams: &mut Streams<'_>) -> Result<u8, CliError>
             let status: Status = show(&client, "/v1/status", format, streams).await?;
             Ok(exit_of(status.health))
         }
-        Command::Vip => show::<Vips>(&client, "/v1/vips", format, streams).await.map(|_| EXIT_OK),
+        Command::Vip { command } => bgp::vip(&client, command.as_ref(), format, streams).await,
+        Command::Node { command } => bgp::node(&client, *command, format, streams).await,
+        Command::Bgp { command } => bgp::bgp(&client, command.as_ref(), format, streams).await,
         Command::Stats => {
             show::<Stats>(&client, "/v1/stats", format, streams).await.map(|_| EXIT_OK)
         }

@@ -32,13 +32,29 @@ fn the_grammar_is_sound() {
         "lbctl backend drain web/web1",
         "lbctl backend undrain web/web1",
         "lbctl backend weight web/web1 50",
+        "lbctl vip drain www",
+        "lbctl node undrain",
+        "lbctl bgp -o wide",
+        "lbctl bgp routes 203.0.113.0/24 --peer edge1",
+        "lbctl bgp steer www --for 30m --prepend 2 --peer edge1 --peer edge2",
+        "lbctl bgp steer 203.0.113.0/24 --for 1h --more-specific 203.0.113.0/25 --poison 64500",
+        "lbctl bgp unsteer 3",
+        "lbctl bgp shed 1 --for 10m",
+        "lbctl bgp resume",
         "lbctl unload --pin-path /sys/fs/bpf/lb",
     ] {
         if let Err(error) = Args::try_parse_from(line.split(' ')) {
             panic!("{line}: {error}");
         }
     }
-    for line in ["lbctl", "lbctl trace 198.51.100.7 www", "lbctl backend weight web/web1 65536"] {
+    for line in [
+        "lbctl",
+        "lbctl trace 198.51.100.7 www",
+        "lbctl backend weight web/web1 65536",
+        "lbctl bgp steer www --prepend 2",
+        "lbctl bgp steer www --for 30",
+        "lbctl bgp steer www --for 30m --community 65536:1",
+    ] {
         assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
     }
 }
@@ -138,6 +154,31 @@ no_port       12  what no_port means
 
 TIME                      REASON          VIP  FLOW
 2026-11-24T12:07:40.000Z  no_port         -  198.51.100.7:40001 > 203.0.113.10:22 tcp, 74 bytes
+",
+    );
+}
+
+#[test]
+fn bgp() {
+    check(
+        &sample::bgp_peers().table(false),
+        "
+AS 64512
+! BGP peer edge2 is Idle: connection refused
+
+PEER   ADDRESS       AS  STATE          FOR  WANTED  SENT  IN  BFD  LAST ERROR
+edge1  192.0.2.1  64500  Established  1m00s       1     1   0  Up
+edge2  192.0.2.2  64500  Idle         1m01s       1     0   0  -    connection refused (1s ago)
+",
+    );
+    check(
+        &sample::bgp_routes().table(false),
+        "
+steer 3: 203.0.113.0/24: prepend 1; ends in 30m00s
+
+PREFIX          PEER   STATE                    FOR  SENT  WHY
+203.0.113.0/24  edge1  announced              1m00s  yes
+                         AS_PATH 64512 64512               steer 3
 ",
     );
 }

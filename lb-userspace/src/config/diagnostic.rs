@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
+pub use super::ids::Id;
+
 /// Findings that are rendered; more are only counted, because nobody reads them.
 const MAX_RENDERED: usize = 100;
 
@@ -56,101 +58,6 @@ impl Severity {
             Self::Warning => "warning",
         }
     }
-}
-
-/// Declares the ids of the findings; the words are a promise to scripts and to the manual.
-macro_rules! ids {
-    ($($severity:ident $variant:ident = $word:literal, $doc:literal;)+) => {
-        /// What kind of finding it is.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Id {
-            $(#[doc = $doc] $variant,)+
-        }
-
-        impl Id {
-            /// Every id, in the order of the manual.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The id as it is shown: stable over versions.
-            #[must_use]
-            pub const fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-
-            /// Whether the configuration is refused because of it.
-            #[must_use]
-            pub const fn severity(self) -> Severity {
-                match self { $(Self::$variant => Severity::$severity,)+ }
-            }
-
-            /// One sentence for the manual.
-            #[must_use]
-            pub const fn meaning(self) -> &'static str {
-                match self { $(Self::$variant => $doc,)+ }
-            }
-        }
-    };
-}
-
-ids! {
-    Error Unreadable = "unreadable", "A file of the configuration cannot be read.";
-    Error Syntax = "syntax", "The file is not TOML.";
-    Error UnsupportedVersion = "unsupported-version", "`version` is not one this lbd knows.";
-    Error UnknownKey = "unknown-key", "There is no such key or table here.";
-    Error NotInFragment = "not-in-fragment", "A file beside lb.toml has more than pools and VIPs.";
-    Error MissingKey = "missing-key", "A key that has no default is not set.";
-    Error WrongType = "wrong-type", "A number where a text belongs, or the like.";
-    Error OutOfRange = "out-of-range", "A number or duration is too small or too large.";
-    Error BadDuration = "bad-duration", "A duration is not a whole number with a unit.";
-    Error UnknownWord = "unknown-word", "The key takes one of a few words, and not this one.";
-    Error BadName = "bad-name", "A name is empty, too long or has characters a name must not have.";
-    Error BadAddress = "bad-address", "A text is no IP address, or one of the other family.";
-    Error UnusableAddress = "unusable-address",
-        "An address no packet can be sent to: unspecified, loopback, multicast, link-local.";
-    Error BadPrefix = "bad-prefix", "A text is no prefix, or one of a length that does not do.";
-    Error BadPath = "bad-path", "A path is not absolute, or too long for what it is for.";
-    Error BadInterface = "bad-interface", "The kernel would not take this as an interface's name.";
-    Error BadPort = "bad-port", "A port is none from 1 to 65535, or there is none at all.";
-    Error BadSize = "bad-maglev-size", "`maglev_size` is none of the primes on the list.";
-    Error UnsupportedHealth = "unsupported-health-kind", "This lbd cannot probe that way.";
-    Error NoNodeAddress = "no-node-address", "The node has neither `address` nor `address6`.";
-    Error NoOuterAddress = "no-outer-address",
-        "A backend's family is one the node has no address of, so no tunnel can start.";
-    Error DuplicateName = "duplicate-name", "Two pools, VIPs or backends of a pool share a name.";
-    Error DuplicateBackend = "duplicate-backend", "Two backends of one pool share an address.";
-    Error DuplicateVip = "duplicate-vip", "Two VIPs share address, protocol and port.";
-    Error DuplicateInterface = "duplicate-interface", "An interface is named twice.";
-    Error UnknownPool = "unknown-pool", "A VIP names a pool that does not exist.";
-    Error UnknownHealth = "unknown-health", "A pool names a health check that does not exist.";
-    Error BackendIsVip = "backend-is-vip",
-        "A backend's address is a VIP: its tunnel would come back to the load balancer.";
-    Error AddressIsNode = "address-is-node",
-        "A VIP or backend has the load balancer's own address.";
-    Error OverLimit = "over-limit", "More of something than there is room for.";
-    Error TimeoutOverInterval = "timeout-over-interval",
-        "A probe may last longer than the time to the next one.";
-    Error PrepareTooShort = "prepare-too-short",
-        "A handshake could straddle a change of the table.";
-    Error NotForProtocol = "not-for-protocol", "A VIP sets what its protocol does not have.";
-    Error HealthWithoutPort = "health-without-port", "Nothing says which port to probe.";
-    Error TunnelWithoutVip = "tunnel-without-vip",
-        "Probes shall go through the tunnel, and the pool has no TCP VIP with their port.";
-    Error TunnelWithoutSource = "tunnel-without-source",
-        "Probes shall go through the tunnel, and the node has no address of the VIP's family.";
-    Error SecretUnreadable = "secret-unreadable", "The secret file cannot be read.";
-    Error SecretFormat = "secret-format", "The secret file does not hold 32 hex digits.";
-    Error SecretPermissions = "secret-permissions", "Others than its owner can read the secret.";
-    Warning SecretWeak = "secret-weak", "The secret is one byte over and over.";
-    Warning EmptyPool = "empty-pool", "A pool has no backends: its VIPs drop as `no_backend`.";
-    Warning NoShare = "no-share", "No backend of a pool takes new flows.";
-    Warning MaglevTooSmall = "maglev-too-small",
-        "A backend's share of the table is so small that rounding shows.";
-    Warning MinUpUnreachable = "min-up-unreachable", "`min_up` is more than the pool has backends.";
-    Warning WindowShort = "window-short",
-        "Flows that pause longer than the window rest on the second chance alone.";
-    Warning UnusedPool = "unused-pool", "No VIP uses this pool.";
-    Warning UnusedHealth = "unused-health", "No pool uses this health check.";
-    Warning MetricsExposed = "metrics-exposed", "Metrics are served beyond this machine.";
 }
 
 /// A place with a word about it.

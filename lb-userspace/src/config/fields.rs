@@ -25,8 +25,8 @@ pub(super) struct Item<T> {
 pub(super) type Field<T> = Option<Item<T>>;
 
 /// The names of the tables at the top of the file.
-const TOP_LEVEL: [&str; 9] =
-    ["api", "dataplane", "defaults", "health", "log", "metrics", "node", "pool", "vip"];
+const TOP_LEVEL: [&str; 10] =
+    ["api", "bgp", "dataplane", "defaults", "health", "log", "metrics", "node", "pool", "vip"];
 
 /// One table while it is read.
 pub(super) struct Fields<'f, 't> {
@@ -106,6 +106,33 @@ impl<'t> Fields<'_, 't> {
         None
     }
 
+    /// The entries of a list, without those that are wrong; `None` if it is not written.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &'static str,
+        convert: impl Fn(&DeValue<'_>, &Key) -> Result<T, Wrong>,
+    ) -> Option<Vec<Item<T>>> {
+        let (value, at) = self.value(name)?;
+        let key = self.section.key(name)?;
+        let Some(list) = value.as_array() else {
+            let expected = format!("a {}", key.kind.describe());
+            self.wrong(name, at, Wrong::wrong_type(&expected, value));
+            return None;
+        };
+        let mut items = Vec::new();
+        for value in list {
+            let at = self.at(value.span());
+            match convert(value.get_ref(), key) {
+                Ok(value) => items.push(Item { value, at, given: true }),
+                Err(wrong) => {
+                    let subject = format!("an entry of {}", self.called(name));
+                    self.wrong_about(&subject, at, wrong);
+                }
+            }
+        }
+        Some(items)
+    }
+
     fn missing(&mut self, key: &Key) {
         let title = format!("{} is not set", self.called(key.name));
         let finding = Finding::new(Id::MissingKey, title, self.at, "");
@@ -115,7 +142,7 @@ impl<'t> Fields<'_, 't> {
 
     /// Reports keys that the section does not have.
     fn known_keys(&mut self) {
-        let known: Vec<&str> = self.section.keys.iter().map(|key| key.name).collect();
+        let known: Vec<&str> = self.section.every_key().map(|key| key.name).collect();
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
@@ -236,12 +263,14 @@ impl<'t> Fields<'_, 't> {
                 whole = false;
                 continue;
             };
-            let thing = match name {
-                "backends" => "backend",
-                "vip" => "VIP",
-                other => other,
+            let (thing, key) = match name {
+                "backends" => ("backend", "name"),
+                "vip" => ("VIP", "name"),
+                "shedding" => ("level of shedding", "name"),
+                "prefix" => ("prefix", "prefix"),
+                other => (other, "name"),
             };
-            let called = table.get("name").and_then(|value| value.get_ref().as_str());
+            let called = table.get(key).and_then(|value| value.get_ref().as_str());
             let what = match called {
                 Some(called) => format!("{thing} `{called}`"),
                 None => format!("this {thing}"),

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Id, Report, Source};
+use super::password::{Password, PasswordFormat};
 use crate::desired::Secret;
 
 /// The largest file that is read: ten times 30,000 backends, one a line.
@@ -19,6 +20,23 @@ const MAX_FRAGMENTS: usize = 4_096;
 
 /// The largest secret file that is read; the secret is 32 bytes, blanks may stand around it.
 const MAX_SECRET_BYTES: u64 = 4_096;
+
+/// The most of a password file that is read: enough to say how much too long it is.
+const MAX_PASSWORD_FILE_BYTES: u64 = 4_096;
+
+/// Why there is no password.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The file cannot be opened or read.
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+    /// Its group or everybody may read or write it; the mode's last nine bits.
+    #[error("its mode is {0:04o}")]
+    Permissions(u32),
+    /// What it holds is no password.
+    #[error("{0}")]
+    Format(#[from] PasswordFormat),
+}
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
@@ -96,25 +114,53 @@ fn fragments(path: &Path) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
     }
 }
 
-/// Reads the cluster secret. It is checked on the open file, so that it cannot be swapped between.
+/// Reads the cluster secret.
 ///
 /// # Errors
 /// See [`SecretError`].
 pub fn read_secret(path: &Path) -> Result<Secret, SecretError> {
+    let bytes = match read_private(path, MAX_SECRET_BYTES)? {
+        Private::Bytes(bytes) => bytes,
+        Private::Shared(mode) => return Err(SecretError::Permissions(mode)),
+    };
+    parse_secret(&bytes).ok_or(SecretError::Format(bytes.len()))
+}
+
+/// Reads a peer's password.
+///
+/// # Errors
+/// See [`PasswordError`].
+pub fn read_password(path: &Path) -> Result<Password, PasswordError> {
+    match read_private(path, MAX_PASSWORD_FILE_BYTES)? {
+        Private::Bytes(bytes) => Ok(Password::parse(&bytes)?),
+        Private::Shared(mode) => Err(PasswordError::Permissions(mode)),
+    }
+}
+
+/// A file that only its owner should be able to read.
+enum Private {
+    /// The first bytes of it.
+    Bytes(Vec<u8>),
+    /// Others can read or write it, and it was not read; the mode's last nine bits.
+    Shared(u32),
+}
+
+/// Reads a private file. It is checked when it is open, so that it cannot be swapped between.
+fn read_private(path: &Path, max: u64) -> io::Result<Private> {
     /// Group and others, to read, write or run.
     const OTHERS: u32 = 0o077;
     // Without it, opening a pipe would wait for its writer for ever.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file").into());
+        return Err(io::Error::other("not a regular file"));
     }
     if metadata.mode() & OTHERS != 0 {
-        return Err(SecretError::Permissions(metadata.mode() & 0o777));
+        return Ok(Private::Shared(metadata.mode() & 0o777));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes)?;
-    parse_secret(&bytes).ok_or(SecretError::Format(bytes.len()))
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(Private::Bytes(bytes))
 }
 
 /// Two hex digits a byte, first byte first; blanks and line ends around them do not count.

@@ -8,16 +8,24 @@
 //! A configuration is taken whole or refused whole. The room decides nothing about packets and
 //! looks at nothing but its files: what the machine can do is the host's part.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use self::diagnostic::{Finding, Id, Report, Source};
-use self::files::{SecretError, read_secret, read_sources};
+use self::files::{PasswordError, SecretError, read_password, read_secret, read_sources};
+pub use self::password::Password;
 use self::raw::Raw;
+use crate::bgp::roa::{VrpError, Vrps};
 use crate::desired::{Desired, Secret};
 
+mod bgp;
 pub mod diagnostic;
 mod fields;
 pub mod files;
+mod ids;
+mod kind;
+pub mod password;
 mod pools;
 mod probes;
 #[cfg(test)]
@@ -38,27 +46,46 @@ pub struct Loaded {
     pub desired: Desired,
     /// The cluster secret, apart so that it is never shown with the rest.
     pub secret: Secret,
+    /// The passwords of BGP peers that have one, by the peer's name.
+    pub passwords: BTreeMap<String, Password>,
+    /// What origins are validated against, if `vrp_file` is set; it was read with the rest.
+    pub vrps: Option<Arc<Vrps>>,
     /// What may not do what was meant; has no errors.
     pub warnings: Report,
 }
 
-/// Reads, checks and resolves the configuration at `path`, the files beside it, and the secret.
+/// How the files that a configuration names are read.
+#[derive(Clone, Copy)]
+pub struct Readers<'r> {
+    /// The cluster secret.
+    pub secret: &'r dyn Fn(&Path) -> Result<Secret, SecretError>,
+    /// The password of a peer.
+    pub password: &'r dyn Fn(&Path) -> Result<Password, PasswordError>,
+    /// Validated ROA payloads.
+    pub vrps: &'r dyn Fn(&Path) -> Result<Vrps, VrpError>,
+}
+
+impl Readers<'static> {
+    /// From disk.
+    pub const DISK: Self =
+        Self { secret: &read_secret, password: &read_password, vrps: &Vrps::read };
+}
+
+/// Reads, checks and resolves the configuration at `path`, the files beside it, and those it
+/// names.
 ///
 /// # Errors
 /// Everything that is wrong, and the warnings, in one report.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    check(read_sources(path)?, read_secret)
+    check(read_sources(path)?, &Readers::DISK)
 }
 
-/// Checks and resolves files that were read; the first is the main one. `secret` reads the file
+/// Checks and resolves files that were read; the first is the main one. `readers` read the files
 /// that the configuration names.
 ///
 /// # Errors
 /// Everything that is wrong, and the warnings, in one report.
-pub fn check(
-    sources: Vec<Source>,
-    secret: impl Fn(&Path) -> Result<Secret, SecretError>,
-) -> Result<Loaded, Report> {
+pub fn check(sources: Vec<Source>, readers: &Readers<'_>) -> Result<Loaded, Report> {
     let mut raw = Raw::default();
     let mut findings = Vec::new();
     let mut syntax = Vec::new();
@@ -70,13 +97,16 @@ pub fn check(
         return Err(Report::new(sources, syntax));
     }
     validate::validate(&raw, &mut findings);
-    let secret = check_secret(&raw, secret, &mut findings);
+    let secret = check_secret(&raw, readers.secret, &mut findings);
+    let bgp::External { passwords, vrps } = bgp::read_external(&raw, readers, &mut findings);
     let report = Report::new(sources, findings);
     if report.has_errors() {
         return Err(report);
     }
     match (resolve::resolve(&raw), secret) {
-        (Some(desired), Some(secret)) => Ok(Loaded { desired, secret, warnings: report }),
+        (Some(desired), Some(secret)) => {
+            Ok(Loaded { desired, secret, passwords, vrps, warnings: report })
+        }
         _ => Err(report),
     }
 }

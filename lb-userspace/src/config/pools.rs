@@ -45,6 +45,7 @@ pub(super) fn check_pools(
         }
         check_probe(raw, pool, name, known, &probes, findings);
         check_times(pool, name, findings);
+        check_return(pool, name, findings);
         if let Some(size) = &pool.maglev_size {
             check_size(size, &format!("of pool `{name}`"), findings);
         }
@@ -70,6 +71,19 @@ fn check_times(pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
             format_duration(SHORT_WINDOW)
         ));
         findings.push(finding);
+    }
+}
+
+fn check_return(pool: &Pool, name: &str, findings: &mut Vec<Finding>) {
+    let (Some(min_up), Some(back)) = (&pool.min_up, &pool.min_up_return) else { return };
+    if back.value < min_up.value {
+        let title = format!("`min_up_return` of pool `{name}` is below its `min_up`");
+        let finding = Finding::new(Id::MinUpReturn, title, back.at, "");
+        let finding = match min_up.given {
+            true => finding.beside(min_up.at, "its VIPs go with fewer"),
+            false => finding,
+        };
+        findings.push(finding.help("its VIPs would go and come back at once: at least `min_up`"));
     }
 }
 
@@ -153,11 +167,13 @@ fn check_shares(
         return findings.push(finding.help("its VIPs drop every packet as `no_backend`"));
     }
     let count = backends.value.len();
-    let min_up = pool.min_up.as_ref();
-    if let Some(min_up) = min_up.filter(|min| usize::try_from(min.value).is_ok_and(|m| m > count)) {
-        let title = format!("pool `{name}` has fewer backends than its `min_up`");
-        let label = format!("backends: {count}");
-        findings.push(Finding::new(Id::MinUpUnreachable, title, min_up.at, label));
+    for (key, min) in [("min_up", &pool.min_up), ("min_up_return", &pool.min_up_return)] {
+        let above = |min: &&Item<u32>| usize::try_from(min.value).is_ok_and(|min| min > count);
+        if let Some(min) = min.as_ref().filter(above) {
+            let title = format!("pool `{name}` has fewer backends than its `{key}`");
+            let label = format!("backends: {count}");
+            findings.push(Finding::new(Id::MinUpUnreachable, title, min.at, label));
+        }
     }
     let takes_flows = |backend: &Backend| {
         let up = backend.state.as_ref().is_none_or(|state| state.value == BackendState::Up);

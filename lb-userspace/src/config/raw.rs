@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::bgp;
 use super::diagnostic::{At, Finding, Id};
 use super::fields::{Field, Fields, Item, empty};
 use super::schema::{self, Key};
@@ -28,6 +29,7 @@ pub(super) struct Raw {
     pub(super) healths: Vec<Health>,
     pub(super) pools: Vec<Pool>,
     pub(super) vips: Vec<Vip>,
+    pub(super) bgp: Option<bgp::raw::Bgp>,
     pub(super) api: Option<Api>,
     pub(super) metrics: Option<Field<SocketAddr>>,
     pub(super) log: Option<Log>,
@@ -90,6 +92,7 @@ pub(super) struct Pool {
     pub(super) encap: Field<Encap>,
     pub(super) maglev_size: Field<u32>,
     pub(super) min_up: Field<u32>,
+    pub(super) min_up_return: Field<u32>,
     pub(super) on_down: Field<OnDown>,
     pub(super) tracking: Field<Tracking>,
     pub(super) window: Field<Duration>,
@@ -153,6 +156,9 @@ pub(super) fn read(
         raw.dataplane = root.required("dataplane", &schema::DATAPLANE).map(dataplane);
         raw.flow_timeouts = Some(default_timeouts(&mut root));
         raw.healths = healths(&mut root);
+        if table.contains_key("bgp") {
+            raw.bgp = root.optional("bgp", &bgp::schema::BGP).map(bgp::raw::bgp);
+        }
         raw.api = root.optional("api", &schema::API).map(api);
         raw.log = root.optional("log", &schema::LOG).map(log);
         if table.contains_key("metrics") {
@@ -279,6 +285,7 @@ fn pool(mut fields: Fields<'_, '_>) -> Pool {
         encap: fields.get("encap", values::word),
         maglev_size: fields.get("maglev_size", values::size),
         min_up: fields.get("min_up", values::integer),
+        min_up_return: fields.get("min_up_return", values::integer),
         on_down: fields.get("on_down", values::word),
         tracking: fields.get("tracking", values::word),
         window: fields.get("window", values::duration),

@@ -20,17 +20,23 @@ pub const fn example() -> &'static str {
 pub fn defaults() -> String {
     let mut text = String::from(
         "# Every key and its default. Behind `#` is what has none, and what exists only if it is\n\
-         # written: checks, pools and VIPs.\n",
+         # written: checks, pools, VIPs and BGP.\n",
     );
     for section in SECTIONS {
-        let inline = section.header.contains("{ .. }");
+        if section.keys.is_empty() {
+            continue;
+        }
+        let inline = section.header.contains("{ .. }") || !section.header.contains('[');
         let header = match section.header {
             "" => String::new(),
             header if inline => format!("# {header}"),
             header => header.to_owned(),
         };
         // Pools, VIPs and checks have names of their own and exist only if they are written.
-        let commented = inline || header.contains("[[") || header.contains("NAME");
+        let commented = inline
+            || header.contains("[[")
+            || header.contains("NAME")
+            || header.starts_with("[bgp");
         let header = if commented && !inline { format!("# {header}") } else { header };
         text.push_str(&format!("\n{header}\n"));
         for key in section.keys {
@@ -83,9 +89,17 @@ pub fn markdown() -> String {
 fn render_section(text: &mut String, section: &Section) {
     let title = match section.header {
         "" => "Top of the file".to_owned(),
-        header => format!("`{header}`"),
+        header if header.contains('[') => format!("`{header}`"),
+        header => header.to_owned(),
     };
-    text.push_str(&format!("\n## {title}\n\n{}\n\n", section.doc));
+    text.push_str(&format!("\n## {title}\n\n{}\n", section.doc));
+    if !section.shared.is_empty() {
+        text.push_str("\nIt may also have [attributes](#attributes).\n");
+    }
+    if section.keys.is_empty() {
+        return;
+    }
+    text.push('\n');
     text.push_str("| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
     for key in section.keys {
         let default = match key.need {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::bgp;
 use super::fields::Field;
 use super::probes::Probes;
 use super::raw::{self, Raw};
@@ -14,7 +15,7 @@ use crate::desired::{
 };
 
 /// A field's value; `None` only if a finding says why.
-fn value<T: Clone>(field: &Field<T>) -> Option<T> {
+pub(super) fn value<T: Clone>(field: &Field<T>) -> Option<T> {
     field.as_ref().map(|item| item.value.clone())
 }
 
@@ -42,7 +43,10 @@ pub(super) fn resolve(raw: &Raw) -> Option<Desired> {
         flow_timeouts,
         pools,
         vips,
-        bgp: None,
+        bgp: match &raw.bgp {
+            Some(bgp) => Some(bgp::resolve::resolve(bgp, raw)?),
+            None => None,
+        },
         api: Api { socket: value(&api.socket)?, group: value(&api.group) },
         metrics: match &raw.metrics {
             Some(listen) => Some(Metrics { listen: value(listen)? }),
@@ -126,7 +130,7 @@ fn resolve_pool(
         encap: value(&pool.encap).or(value(&dataplane.encap))?,
         maglev_size: value(&pool.maglev_size).or(value(&dataplane.maglev_size))?,
         min_up: value(&pool.min_up)?,
-        min_up_return: value(&pool.min_up)?,
+        min_up_return: value(&pool.min_up_return).or(value(&pool.min_up))?,
         on_down: value(&pool.on_down)?,
         tracking: value(&pool.tracking)?,
         window: value(&pool.window)?,

@@ -3,81 +3,11 @@
 //! The one place that knows them. The reader takes defaults and ranges from here, and the
 //! reference and `config show --defaults` are rendered from here, so that none can be wrong alone.
 
-use std::time::Duration;
-
-use super::values::{literal, or_list};
+use super::bgp::schema as bgp;
+pub(super) use super::kind::Kind;
 use crate::desired::{
-    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, ViaWord, XdpMode, format_duration,
-    limits,
+    BackendState, Encap, LogFormat, LogLevel, OnDown, Protocol, ViaWord, XdpMode, limits,
 };
-
-/// What a key's value may be.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
-    /// Any text.
-    Text,
-    /// A name: letters, digits, `.`, `_`, `-`.
-    Name,
-    /// A whole number.
-    Integer { min: i64, max: i64 },
-    /// A table's size: one of [`primes::PRIMES`].
-    Prime,
-    /// A duration, in milliseconds.
-    Duration { min_ms: u64, max_ms: u64 },
-    /// One of a few words.
-    Word(&'static [&'static str]),
-    /// An IP address.
-    Address,
-    /// An IPv4 address.
-    Address4,
-    /// An IPv6 address.
-    Address6,
-    /// An IPv4 prefix.
-    Prefix4 { min: u8, max: u8 },
-    /// An IPv6 prefix.
-    Prefix6 { min: u8, max: u8 },
-    /// An address and a TCP port.
-    Socket,
-    /// An absolute path.
-    Path,
-    /// A list of interface names.
-    Interfaces,
-    /// A list of ports, or `any`.
-    Ports,
-    /// A list of tables.
-    Tables,
-    /// A table.
-    Table,
-}
-
-impl Kind {
-    /// What it may be, in words.
-    pub(super) fn describe(self) -> String {
-        let millis = |ms| format_duration(Duration::from_millis(ms));
-        match self {
-            Self::Text => "text".to_owned(),
-            Self::Name => "name".to_owned(),
-            Self::Integer { min, max } if min == max => format!("{min}"),
-            Self::Integer { min, max } => format!("{} to {}", literal(min), literal(max)),
-            Self::Prime => "a prime from the list".to_owned(),
-            Self::Duration { min_ms, max_ms } => {
-                format!("duration, {} to {}", millis(min_ms), millis(max_ms))
-            }
-            Self::Word(words) => or_list(words),
-            Self::Address => "IPv4 or IPv6 address".to_owned(),
-            Self::Address4 => "IPv4 address".to_owned(),
-            Self::Address6 => "IPv6 address".to_owned(),
-            Self::Prefix4 { min, max } => format!("IPv4 prefix, /{min} to /{max}"),
-            Self::Prefix6 { min, max } => format!("IPv6 prefix, /{min} to /{max}"),
-            Self::Socket => "address and port".to_owned(),
-            Self::Path => "absolute path".to_owned(),
-            Self::Interfaces => "list of interface names".to_owned(),
-            Self::Ports => "list of ports, or \"any\"".to_owned(),
-            Self::Tables => "list of tables".to_owned(),
-            Self::Table => "table".to_owned(),
-        }
-    }
-}
 
 /// What holds when a key is not set.
 #[derive(Clone, Copy, Debug)]
@@ -106,25 +36,38 @@ pub(super) struct Section {
     pub(super) header: &'static str,
     pub(super) doc: &'static str,
     pub(super) keys: &'static [Key],
+    /// Keys that several sections share; the reference shows them once.
+    pub(super) shared: &'static [Key],
+    /// Tables inside it that have sections of their own.
+    pub(super) tables: &'static [Key],
 }
 
 impl Section {
+    /// A section that has nothing but its own keys.
+    pub(super) const PLAIN: Self =
+        Self { header: "", doc: "", keys: &[], shared: &[], tables: &[] };
+
     pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
+        self.every_key().find(|key| key.name == name)
+    }
+
+    /// Its own keys, the shared ones and the tables.
+    pub(super) fn every_key(&self) -> impl Iterator<Item = &'static Key> + use<> {
+        self.keys.iter().chain(self.shared).chain(self.tables)
     }
 }
 
-const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {
+pub(super) const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {
     Key { name, kind, need, doc }
 }
 
-const fn count(max: u32) -> Kind {
+pub(super) const fn count(max: u32) -> Kind {
     Kind::Integer { min: 1, max: max as i64 }
 }
 
-const SECOND_MS: u64 = 1_000;
-const HOUR_MS: u64 = 3_600 * SECOND_MS;
-const PORT: Kind = count(65_535);
+pub(super) const SECOND_MS: u64 = 1_000;
+pub(super) const HOUR_MS: u64 = 3_600 * SECOND_MS;
+pub(super) const PORT: Kind = count(65_535);
 const ENCAP: Kind = Kind::Word(Encap::WORDS);
 /// Ages in the flow table count seconds, so nothing shorter can be told apart.
 const IDLE: Kind =
@@ -136,6 +79,7 @@ pub(super) static ROOT: Section = Section {
     header: "",
     doc: "The top of the file.",
     keys: &[key("version", Kind::Integer { min: 1, max: 1 }, Required, "The format; always 1.")],
+    ..Section::PLAIN
 };
 
 pub(super) static NODE: Section = Section {
@@ -164,6 +108,7 @@ pub(super) static NODE: Section = Section {
              only its owner may read it.",
         ),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static DATAPLANE: Section = Section {
@@ -221,12 +166,14 @@ pub(super) static DATAPLANE: Section = Section {
             "Programs, links and maps stay here while lbd restarts.",
         ),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static DEFAULTS: Section = Section {
     header: "[defaults]",
     doc: "Defaults that VIPs can override.",
     keys: &[key("flow_timeout", Kind::Table, Optional("its defaults"), "Idle timeouts.")],
+    ..Section::PLAIN
 };
 
 pub(super) static FLOW_TIMEOUT: Section = Section {
@@ -238,6 +185,7 @@ pub(super) static FLOW_TIMEOUT: Section = Section {
         key("tcp_closing", IDLE, Default("\"30s\""), "TCP, after a FIN or RST."),
         key("udp", IDLE, Default("\"30s\""), "UDP."),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static VIP_TIMEOUT: Section = Section {
@@ -245,6 +193,7 @@ pub(super) static VIP_TIMEOUT: Section = Section {
     doc: "Idle timeouts of one VIP. Those of TCP are the same for all VIPs: \
           `[defaults.flow_timeout]`.",
     keys: &[key("udp", IDLE, Optional("as in `[defaults.flow_timeout]`"), "UDP only.")],
+    ..Section::PLAIN
 };
 
 /// Kinds of probes that are known by name and not supported.
@@ -290,6 +239,7 @@ pub(super) static HEALTH: Section = Section {
         key("rise", count(100), Default("2"), "Probes in a row that bring a backend up."),
         key("fall", count(100), Default("3"), "Probes in a row that take it down."),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static POOL: Section = Section {
@@ -309,7 +259,13 @@ pub(super) static POOL: Section = Section {
             "min_up",
             count(limits::MAX_BACKENDS),
             Default("1"),
-            "With fewer backends up it is degraded.",
+            "With fewer backends up it is degraded, and its VIPs are withdrawn.",
+        ),
+        key(
+            "min_up_return",
+            count(limits::MAX_BACKENDS),
+            Optional("`min_up`"),
+            "With as many backends up again its VIPs are announced again; at least `min_up`.",
         ),
         key(
             "on_down",
@@ -337,6 +293,7 @@ pub(super) static POOL: Section = Section {
         ),
         key("backends", Kind::Tables, Required, "Its backends; may be empty."),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static BACKEND: Section = Section {
@@ -358,6 +315,7 @@ pub(super) static BACKEND: Section = Section {
             "drain: no new flows, those it has stay.",
         ),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static VIP: Section = Section {
@@ -387,6 +345,7 @@ pub(super) static VIP: Section = Section {
             "UDP only: idle timeouts of its own.",
         ),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static API: Section = Section {
@@ -396,12 +355,14 @@ pub(super) static API: Section = Section {
         key("socket", Kind::Path, Default("\"/run/lb/lbd.sock\""), "Its path."),
         key("group", Kind::Text, Optional("only the user of lbd"), "The group that may use it."),
     ],
+    ..Section::PLAIN
 };
 
 pub(super) static METRICS: Section = Section {
     header: "[metrics]",
     doc: "Where metrics are served. Without this table: nowhere.",
     keys: &[key("listen", Kind::Socket, Default("\"127.0.0.1:9477\""), "Address and TCP port.")],
+    ..Section::PLAIN
 };
 
 pub(super) static LOG: Section = Section {
@@ -421,10 +382,11 @@ pub(super) static LOG: Section = Section {
             "auto: text on a terminal and under systemd, json otherwise.",
         ),
     ],
+    ..Section::PLAIN
 };
 
 /// Every section, in the order of the reference.
-pub(super) static SECTIONS: [&Section; 12] = [
+pub(super) static SECTIONS: [&Section; 22] = [
     &ROOT,
     &NODE,
     &DATAPLANE,
@@ -434,6 +396,16 @@ pub(super) static SECTIONS: [&Section; 12] = [
     &BACKEND,
     &VIP,
     &VIP_TIMEOUT,
+    &bgp::BGP,
+    &bgp::ATTRIBUTES,
+    &bgp::PEER,
+    &bgp::BFD,
+    &bgp::PREFIX,
+    &bgp::PREFIX_PEER,
+    &bgp::HOST_ROUTES,
+    &bgp::SHEDDING,
+    &bgp::LOWER,
+    &bgp::GUARDS,
     &API,
     &METRICS,
     &LOG,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::bgp;
 use super::diagnostic::{At, Finding, Id, closest};
 use super::fields::{Field, Item};
 use super::pools;
@@ -36,6 +37,7 @@ pub(super) fn validate(raw: &Raw, findings: &mut Vec<Finding>) {
     let own = own_addresses(raw);
     check_vips(raw, &names, &own, findings);
     pools::check_pools(raw, &names, &own, findings);
+    bgp::validate(raw, &own, findings);
     check_limits(raw, findings);
 }
 

@@ -122,6 +122,8 @@ impl Controller {
             secret_digest: digest(&self.secret),
             numbers: self.numbers.clone(),
             overrides: self.overrides.clone(),
+            drains: self.drains.clone(),
+            announced: self.announced.clone(),
             verdicts: verdicts.collect(),
             served: self.outlet.vips.iter().map(|(key, spec)| (*key, spec.pool)).collect(),
             trackers: trackers.collect(),

@@ -16,31 +16,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::backend::BackendId;
 use lb_common::probe::mark_of;
 
 use crate::api::{Call, Failure, Request, Response};
-use crate::config::Loaded;
+use crate::bgp::announce::{Roas, Saved};
+use crate::bgp::roa::Vrps;
+use crate::bgp::session::Decision;
+use crate::bgp::speaker::{Orders, SpeakerReport};
 use crate::config::diagnostic::Report;
+use crate::config::{Loaded, Password};
 use crate::dataplane::{Attached, Dataplane, Error as DataplaneError};
 use crate::desired::{Desired, Secret, XdpMode};
 use crate::health::{BackendKey, HealthEvent, HealthReport, Target, Thresholds};
 use crate::host::netlink::{HostEvent, Link, NextHop, Unresolved};
-use crate::state::{Journal, JournalError, NoNumber, Numbers, Override, Room};
+use crate::state::{Drains, Journal, JournalError, NoNumber, Numbers, Override, Room};
 
+use self::announcing::Announcing;
 use self::counters::{Rates, Samples};
 use self::effects::Outlet;
 use self::flows::Census;
 use self::pools::PoolState;
 
+mod announcing;
 mod counters;
 mod effects;
 pub mod flows;
 mod operator;
 mod pools;
 pub mod run;
+mod speaking;
 pub mod start;
 mod status;
 #[cfg(test)]
@@ -74,6 +82,8 @@ pub enum Event {
     Host(HostEvent),
     /// Somebody asks or orders.
     Call(Call),
+    /// Sessions with BGP peers.
+    Speaker(Arc<SpeakerReport>),
     /// The configuration was read again.
     Reload(Result<Box<Loaded>, Report>),
     /// Time has passed.
@@ -89,6 +99,8 @@ pub struct Wanted {
     pub destinations: Option<BTreeSet<IpAddr>>,
     /// The VIPs that are probed through the tunnel; none if that has not changed.
     pub tunnelled: Option<BTreeSet<IpAddr>>,
+    /// The speaker has to be told: peers or routes have changed.
+    pub speaker: bool,
 }
 
 /// How the controller behaves, apart from the configuration.
@@ -158,12 +170,20 @@ pub struct Controller {
     dataplane: Dataplane,
     desired: Desired,
     secret: Secret,
+    /// Of BGP peers, by name.
+    passwords: BTreeMap<String, Password>,
+    /// What routes may be originated, if that is known.
+    roas: Option<Roas>,
     options: Options,
     room: Room,
     generation: u64,
     applied: String,
     numbers: Numbers,
     overrides: BTreeMap<String, Override>,
+    drains: Drains,
+    /// What the announcer saved last, for the journal and for the next one.
+    announced: Option<Saved>,
+    announcing: Option<Announcing>,
     verdicts: BTreeMap<BackendKey, bool>,
     pools: BTreeMap<String, PoolState>,
     /// The last way that was known to each destination: an old one loses no more packets than none.
@@ -198,7 +218,7 @@ impl Controller {
         options: Options,
         now: Moment,
     ) -> Result<Self, ControllerError> {
-        let Loaded { desired, secret, .. } = loaded;
+        let Loaded { desired, secret, passwords, vrps, .. } = loaded;
         let impossible = crate::plan::impossible(&desired);
         if !impossible.is_empty() {
             return Err(ControllerError::Impossible(impossible.join("\n")));
@@ -212,12 +232,17 @@ impl Controller {
             dataplane,
             desired,
             secret,
+            passwords,
+            roas: vrps.map(roas),
             options,
             room,
             generation: 0,
             applied: String::new(),
             numbers: Numbers::default(),
             overrides: BTreeMap::new(),
+            drains: Drains::default(),
+            announced: None,
+            announcing: None,
             verdicts: BTreeMap::new(),
             pools: BTreeMap::new(),
             hops: BTreeMap::new(),
@@ -258,6 +283,8 @@ impl Controller {
         self.applied = journal.applied;
         self.numbers = journal.numbers;
         self.overrides = journal.overrides;
+        self.drains = journal.drains;
+        self.announced = journal.announced;
         self.verdicts = journal.verdicts.iter().filter_map(split_verdict).collect();
         self.outlet.inherited = self.numbers.backends.keys().copied().collect();
         for (name, state) in &journal.trackers {
@@ -280,6 +307,7 @@ impl Controller {
             Event::Report(report) => self.health = report,
             Event::TransmitErrors(errors) => self.transmit_errors = errors,
             Event::Host(event) => self.on_host(event),
+            Event::Speaker(report) => self.on_speaker(report),
             Event::Call(call) => {
                 let answer = self.answer(call.request, now);
                 // One who no longer waits for the answer does not need it.
@@ -299,6 +327,10 @@ impl Controller {
         self.start_pools(now);
         self.tick_pools(now);
         self.commit(now);
+        self.settle_bgp(now);
+        if self.outlet.journal_dirty {
+            self.keep_journal();
+        }
         self.scan_if_due(now);
         if self.age_due <= now.boot {
             self.age_due = now.boot + AGE_INTERVAL;
@@ -311,8 +343,9 @@ impl Controller {
     /// When [`Controller::settle`] has something to do by itself, at the latest.
     #[must_use]
     pub fn deadline(&self, now: Moment) -> Duration {
-        let pools = self.pools.values().filter_map(PoolState::deadline).min();
-        pools.unwrap_or(Duration::MAX).min(now.boot + TICK)
+        let pools = self.pools.values().filter_map(PoolState::deadline);
+        let all = pools.chain(self.bgp_deadline()).min();
+        all.unwrap_or(Duration::MAX).min(now.boot + TICK)
     }
 
     /// Takes what the prober and the resolver have to be told.
@@ -353,6 +386,20 @@ impl Controller {
     pub fn stop_waiting_for_next_hops(&mut self) {
         self.resolved = true;
         self.outlet.backends_dirty = true;
+    }
+
+    /// The peers, their passwords and the routes that each is to have; none without BGP.
+    #[must_use]
+    pub fn speaker_orders(&self) -> Option<Orders> {
+        let (bgp, announcement) = self.announcement()?;
+        Some(Orders {
+            bgp: bgp.clone(),
+            passwords: self.passwords.clone(),
+            routes: announcement.routes.clone(),
+            own: Arc::new(self.own_prefixes()),
+            ready: announcement.ready,
+            decision: Decision { id: announcement.id, at: announcement.at },
+        })
     }
 
     /// What the data plane refuses now, if anything.
@@ -409,6 +456,10 @@ impl Controller {
             Request::Plan(text) => Ok(self.plan(&text)?.into()),
             Request::Apply(text) => Ok(self.apply_text(&text, now)?.into()),
             Request::Backend(change) => Ok(self.change_backend(&change, now)?.into()),
+            Request::Drain(change) => Ok(self.drain(&change, now)?.into()),
+            Request::BgpPeers => Ok(self.bgp_peers(now)?.into()),
+            Request::BgpRoutes(question) => Ok(self.bgp_routes(&question, now)?.into()),
+            Request::Bgp(order) => Ok(self.order_bgp(*order, now)?.into()),
         }
     }
 
@@ -497,6 +548,11 @@ impl Controller {
         let destinations = self.numbers.backends.values().map(|record| record.address).collect();
         self.wanted.destinations = Some(destinations);
     }
+}
+
+/// What may be originated, as the announcer asks it.
+fn roas(vrps: Arc<Vrps>) -> Roas {
+    Arc::new(move |prefix, origin| vrps.validate(*prefix, origin).validity)
 }
 
 /// The numbers a data plane has room for.

@@ -137,7 +137,10 @@ impl Controller {
         let Planned { loaded, numbers, mut outcome } = planned;
         outcome.applied = true;
         // The same bytes again change nothing, not even the generation.
-        if loaded.desired == self.desired {
+        let is_same = loaded.desired == self.desired && loaded.passwords == self.passwords;
+        self.passwords = loaded.passwords;
+        self.roas = loaded.vrps.map(super::roas);
+        if is_same {
             tracing::info!("the configuration is the same");
             return outcome;
         }
@@ -297,6 +300,6 @@ fn read(text: &ConfigText) -> Result<Loaded, Failure> {
     let sources = text.files.iter();
     let sources =
         sources.map(|file| Source { path: file.path.clone(), text: file.text.clone() }).collect();
-    config::check(sources, config::files::read_secret)
+    config::check(sources, &config::Readers::DISK)
         .map_err(|report| Failure::invalid(report.render(false).trim_end()))
 }

@@ -118,6 +118,7 @@ impl Controller {
         }
         self.outlet.everything_dirty();
         self.want();
+        self.adopt_bgp(now);
     }
 
     fn adopt_pool(&mut self, name: &str, now: Moment) {

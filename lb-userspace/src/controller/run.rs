@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::speaking::Speaking;
 use super::{Controller, Event, Moment};
 use crate::api::Call;
+use crate::bgp::speaker::SpeakerError;
 use crate::config;
 use crate::health::tunnel::Tunnel;
 use crate::health::{HealthEvent, Prober, ProberError};
@@ -38,6 +40,8 @@ pub(super) struct World {
     pub(super) health: mpsc::Receiver<HealthEvent>,
     pub(super) host: mpsc::Receiver<HostEvent>,
     pub(super) calls: mpsc::Receiver<Call>,
+    /// Talks to BGP peers.
+    pub(super) speaking: Speaking,
     pub(super) signals: Signals,
     /// Read again at a reload.
     pub(super) config: PathBuf,
@@ -52,6 +56,9 @@ pub enum RunError {
     /// The resolver's task has ended, or takes no more destinations.
     #[error(transparent)]
     Resolver(#[from] NetlinkError),
+    /// There is no thread for BGP.
+    #[error(transparent)]
+    Speaker(#[from] SpeakerError),
 }
 
 /// What woke the loop.
@@ -142,6 +149,7 @@ impl World {
                 None => return Wake::Blind,
             },
             Some(call) = self.calls.recv() => Event::Call(call),
+            report = self.speaking.report() => Event::Speaker(report),
             () = tokio::time::sleep(pause) => Event::Tick,
         };
         Wake::Event(Box::new(event))
@@ -159,6 +167,9 @@ impl World {
     /// Tells prober and resolver what they have to look at now.
     pub(super) async fn pass_on(&mut self, controller: &mut Controller) -> Result<(), RunError> {
         let wanted = controller.take_wanted();
+        if wanted.speaker {
+            self.speaking.follow(controller).await?;
+        }
         if let Some(tunnel) = &mut self.tunnel {
             tunnel.follow(wanted.tunnelled, now().boot).await;
         }

@@ -8,9 +8,12 @@ use lb_common::ABI_VERSION;
 use tokio::sync::mpsc;
 
 use super::run::{RunError, TunnelRoutes, World, now, told};
+use super::speaking::Speaking;
 use super::{Controller, ControllerError, Options};
 use crate::api::server::{self, ServerError, Serving};
 use crate::api::{CALLS_MAX, Call};
+use crate::bgp::bfd::Ports;
+use crate::bgp::speaker::Options as SpeakerOptions;
 use crate::config::Loaded;
 use crate::dataplane::{Dataplane, Error as DataplaneError, Sizes};
 use crate::desired::Desired;
@@ -144,7 +147,7 @@ async fn begin(
 ) -> Result<String, StartError> {
     let held = held().await?;
     let (dataplane, is_new) = open(desired)?;
-    let result = operate(start, dataplane, calls, servers).await;
+    let result = operate(start, dataplane, is_new, calls, servers).await;
     if let Err((_, false)) = result
         && is_new
     {
@@ -211,11 +214,12 @@ async fn undo(pin_path: &Path, held: &Held) {
 async fn operate(
     start: Start,
     dataplane: Dataplane,
+    is_new: bool,
     calls: mpsc::Receiver<Call>,
     servers: Vec<Serving>,
 ) -> Result<String, (StartError, bool)> {
-    let (mut controller, mut world) =
-        prepare(&start, dataplane, calls).await.map_err(|error| (error, false))?;
+    let prepared = prepare(&start, dataplane, is_new, calls).await;
+    let (mut controller, mut world) = prepared.map_err(|error| (error, false))?;
     fill(&mut controller, &mut world).await.map_err(|error| (error, false))?;
     let desired = controller.desired().clone();
     let mut lines = Vec::new();
@@ -245,7 +249,8 @@ async fn operate(
     told(systemd::ready(&ready));
     let signal = world.serve(&mut controller).await.map_err(|error| (error.into(), true))?;
     tracing::info!(signal, "stopping; the data plane goes on");
-    told(systemd::stopping("stopped; the data plane goes on"));
+    told(systemd::stopping("stopping; the data plane goes on"));
+    world.leave(&mut controller).await.map_err(|error| (error.into(), true))?;
     remove_socket(&desired.api.socket);
     Ok(String::new())
 }
@@ -263,6 +268,7 @@ fn interfaces(desired: &Desired) -> String {
 async fn prepare(
     start: &Start,
     dataplane: Dataplane,
+    is_new: bool,
     calls: mpsc::Receiver<Call>,
 ) -> Result<(Controller, World), StartError> {
     let signals = Signals::listen().map_err(StartError::Signals)?;
@@ -292,7 +298,19 @@ async fn prepare(
     let prober = (!start.once).then_some(prober);
     let config = start.config.clone();
     let tunnel = tunnel.map(TunnelRoutes::new);
-    let mut world = World { prober, resolver, tunnel, health, host, calls, signals, config };
+    // Packets went on if the maps and the program of an earlier lbd were there.
+    let seed = identity_key(&desired.node.name);
+    let speaking = SpeakerOptions {
+        restarted: !is_new,
+        forwarding_kept: !is_new,
+        seed,
+        bfd_ports: Ports::STANDARD,
+        bfd_peer_ports: Ports::STANDARD,
+        clock: clock::boot_time,
+    };
+    let speaking = Speaking::new(speaking);
+    let mut world =
+        World { prober, resolver, tunnel, speaking, health, host, calls, signals, config };
     world.pass_on(&mut controller).await?;
     Ok((controller, world))
 }

@@ -6,6 +6,7 @@ use lb_common::verdict::{Action, Counter, FlowCounters, FlowEvent, Outcome, VipC
 
 use super::counters::{dropped, sent};
 use super::{Controller, LinkState, Moment};
+use crate::api::requests::RoutesQuestion;
 use crate::api::types::{
     Attachment, BackendStatus, Count, DropReason, Drops, Health, PoolStatus, Snapshot, Stats,
     Status, VipStatus, Vips,
@@ -104,6 +105,7 @@ impl Controller {
         for pool in pools.iter().filter(|pool| pool.health != Health::Ok) {
             reasons.push(self.pool_reason(pool));
         }
+        reasons.extend(self.bgp_alarms());
         reasons.extend(self.outlet.failing.clone());
         reasons.extend(self.outlet.journal_failing.clone());
         let more = reasons.len().saturating_sub(REASONS_MAX);
@@ -341,7 +343,10 @@ impl Controller {
         let probe_seconds = probes.filter_map(|(key, health)| {
             Some((key.pool.clone(), key.backend.clone(), health.took?.as_secs_f64()))
         });
-        Ok(Snapshot { status, stats, probe_seconds: probe_seconds.collect() })
+        let bgp = self.peers_answer(now);
+        let bgp_routes = self.routes_answer(&RoutesQuestion::default(), now);
+        let probe_seconds = probe_seconds.collect();
+        Ok(Snapshot { status, stats, probe_seconds, bgp, bgp_routes })
     }
 }
 

@@ -72,6 +72,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A packet for a VIP does not come out of our own program as it must.
+    #[error("a probe of {vip} through the own program failed: {reason}")]
+    Probe {
+        /// The VIP.
+        vip: String,
+        /// What came out.
+        reason: String,
+    },
     /// The file system said no.
     #[error("cannot {action} {path}: {source}")]
     Pin {

@@ -41,6 +41,7 @@ mod journal;
 mod kernel;
 mod memory;
 pub mod object;
+mod own_probe;
 mod rows;
 #[cfg(test)]
 mod tests;

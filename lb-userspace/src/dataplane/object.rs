@@ -44,7 +44,7 @@ impl Sizes {
             vips: vips + 1,
             flow_buckets: Self::buckets_for(flows),
             // Two copies of at most 256 bytes a backend and VIP, and 64 KiB for the rest.
-            journal_words: 2 * (8192 + 32 * (backends + vips)),
+            journal_words: 2 * (8192 + 32 * backends + 128 * vips),
         }
     }
 

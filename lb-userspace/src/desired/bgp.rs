@@ -23,10 +23,18 @@ pub mod limits {
     pub const MAX_PEERS: usize = 64;
     /// Prefixes that are announced.
     pub const MAX_PREFIXES: usize = 4_096;
+    /// Addresses that peers may connect to.
+    pub const MAX_LISTEN: usize = 16;
+    /// Levels of shedding.
+    pub const MAX_SHEDDING_LEVELS: usize = 8;
+    /// ASNs that may be poisoned towards one peer.
+    pub const MAX_POISON_ALLOWED: usize = 64;
     /// Communities of one kind on one route: all kinds and the longest path fit one UPDATE.
     pub const MAX_COMMUNITIES: usize = 64;
     /// Shortest hold time that is not 0 (RFC 4271 section 4.2).
     pub const MIN_HOLD_TIME: Duration = Duration::from_secs(3);
+    /// Longest hold time: 16 bits of seconds.
+    pub const MAX_HOLD_TIME: Duration = Duration::from_secs(65_535);
     /// Own AS numbers in front of the first, at most.
     pub const MAX_PREPEND: u8 = 15;
     /// ASNs on a path that lbd sends, at most; filters of exchanges drop longer ones.

@@ -12,4 +12,5 @@ pub mod mtu;
 pub mod netlink;
 pub mod pin;
 pub mod preflight;
+pub mod priority;
 pub mod systemd;

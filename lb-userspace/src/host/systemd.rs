@@ -40,6 +40,16 @@ pub fn stopping(status: &str) -> io::Result<()> {
     sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status(one_line(status))])
 }
 
+/// Stopping takes so long from now; without it the service manager would cut it short.
+///
+/// # Errors
+///
+/// The notification socket is named but cannot be written to.
+pub fn extend_timeout(time: Duration) -> io::Result<()> {
+    let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(micros)])
+}
+
 /// The one line that `systemctl status` shows.
 ///
 /// # Errors

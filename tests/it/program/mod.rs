@@ -6,6 +6,7 @@ mod cases;
 mod counters;
 mod differential;
 mod fixtures;
+mod own_probe;
 mod pins;
 mod random;
 mod wanted;

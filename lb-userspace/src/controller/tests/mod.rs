@@ -21,6 +21,7 @@ use crate::desired::{Secret, XdpMode};
 use crate::health::{BackendKey, HealthEvent};
 use crate::host::netlink::{HostEvent, Link, NextHop};
 
+mod announcing;
 mod changes;
 mod operator;
 mod restart;
@@ -88,7 +89,8 @@ fn secret(first: u8) -> Secret {
 
 fn load(text: &str) -> Loaded {
     let source = Source { path: "/lb.toml".into(), text: text.to_owned() };
-    config::check(vec![source], |_| Ok(secret(1))).unwrap_or_else(|report| {
+    let readers = config::Readers { secret: &|_| Ok(secret(1)), ..config::Readers::DISK };
+    config::check(vec![source], &readers).unwrap_or_else(|report| {
         panic!("{}", report.render(false));
     })
 }

@@ -1,0 +1,301 @@
+//! TCP sockets for BGP: their addresses, keys (RFC 2385), TTLs (RFC 5082) and timeouts.
+//!
+//! Must not: know sessions or messages.
+
+use std::io;
+use std::mem::size_of;
+use std::net::TcpStream as StdStream;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Bytes of a TCP MD5 key, at most (TCP_MD5SIG_MAXKEYLEN of linux/tcp.h).
+pub const MAX_KEY: usize = 80;
+
+/// Peers whose connections wait to be accepted.
+const BACKLOG: i32 = 64;
+/// DSCP CS6, internetwork control, as routers mark BGP.
+const CS6: u32 = 0xc0;
+/// Every TTL starts here when GTSM wants to see how many routers took one off.
+const MAX_TTL: u8 = 255;
+
+/// What a connection with a peer needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Link<'a> {
+    /// The peer.
+    pub remote: SocketAddr,
+    /// Our address; else what the route chooses.
+    pub local: Option<IpAddr>,
+    /// Hops to it: 1 on the link.
+    pub hops: u8,
+    /// Packets that came over more hops are dropped by the kernel (GTSM).
+    pub ttl_security: bool,
+    /// Unacknowledged for so long, data ends the connection (TCP_USER_TIMEOUT).
+    pub timeout: Duration,
+    /// The MD5 key; 1 to [`MAX_KEY`] bytes.
+    pub key: Option<&'a [u8]>,
+}
+
+/// Connects to a peer. Dropping the future gives up.
+///
+/// # Errors
+/// What the kernel says, in words that name the step; in the end `TimedOut` of TCP itself.
+pub async fn connect(link: &Link<'_>) -> io::Result<TcpStream> {
+    let socket = open(link.remote.ip())?;
+    let any = SocketAddr::new(unspecified(link.remote.ip()), 0);
+    let local = link.local.map_or(any, |local| SocketAddr::new(local, 0));
+    if let Some(key) = link.key {
+        set_key(&socket, link.remote.ip(), key).map_err(|error| said("TCP MD5", &error))?;
+    }
+    set_options(&socket, link).map_err(|error| said("socket options", &error))?;
+    // The local port is chosen at connect: many peers may share the few that are there.
+    socket.bind(&local.into()).map_err(|error| said(&format!("address {}", local.ip()), &error))?;
+    TcpSocket::from_std_stream(StdStream::from(socket)).connect(link.remote).await
+}
+
+/// Makes an accepted connection what [`connect`] makes of its own.
+///
+/// # Errors
+/// What the kernel says.
+pub fn adopt(stream: &TcpStream, link: &Link<'_>) -> io::Result<()> {
+    set_options(&SockRef::from(stream), link).map_err(|error| said("socket options", &error))
+}
+
+/// Listens on `address`; an IPv6 one hears no IPv4.
+///
+/// # Errors
+/// The address is in use or not ours, or the port needs a privilege.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = open(address.ip())?;
+    socket.set_reuse_address(true)?;
+    set_traffic_class(&socket, address.ip())?;
+    // The SYN-ACK goes out before the peer is known: one with GTSM would drop a smaller TTL.
+    set_ttl(&socket, address.ip(), MAX_TTL)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(StdListener::from(socket))
+}
+
+/// Sets the MD5 key of a peer on a listener, or its absence: without a key, signed connections are
+/// dropped, with one, all others are. A peer of another family than the listener's is ignored.
+///
+/// # Errors
+/// The key is too long, or the kernel has no MD5 signatures.
+pub fn set_listener_key(
+    listener: &TcpListener,
+    peer: IpAddr,
+    key: Option<&[u8]>,
+) -> io::Result<()> {
+    if listener.local_addr()?.is_ipv4() != peer.is_ipv4() {
+        return Ok(());
+    }
+    match set_key(listener, peer, key.unwrap_or_default()) {
+        // There was none to be removed.
+        Err(error) if key.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn open(address: IpAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let domain = Domain::for_address(SocketAddr::new(address, 0));
+    let socket = Socket::new(domain, kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // One socket for both would not take the MD5 keys of both.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn set_options(socket: &Socket, link: &Link<'_>) -> io::Result<()> {
+    let peer = link.remote.ip();
+    set_traffic_class(socket, peer)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(link.timeout))?;
+    if link.ttl_security {
+        set_ttl(socket, peer, MAX_TTL)?;
+        set_min_ttl(socket, peer, MAX_TTL - link.hops.saturating_sub(1))
+    } else {
+        set_ttl(socket, peer, link.hops.max(1))
+    }
+}
+
+fn set_traffic_class(socket: &Socket, peer: IpAddr) -> io::Result<()> {
+    if peer.is_ipv4() { socket.set_tos_v4(CS6) } else { socket.set_tclass_v6(CS6) }
+}
+
+fn set_ttl(socket: &Socket, peer: IpAddr, ttl: u8) -> io::Result<()> {
+    let ttl = u32::from(ttl);
+    if peer.is_ipv4() { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }
+}
+
+fn set_min_ttl(socket: &Socket, peer: IpAddr, ttl: u8) -> io::Result<()> {
+    let ttl = libc::c_int::from(ttl);
+    if peer.is_ipv4() {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &ttl)
+    } else {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &ttl)
+    }
+}
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[repr(C)]
+struct Md5Signature {
+    peer: SockAddrStorage,
+    flags: u8,
+    prefix_length: u8,
+    key_length: u16,
+    interface: libc::c_int,
+    key: [u8; MAX_KEY],
+}
+
+/// Sets the key for segments with `peer`; an empty one removes it.
+fn set_key<S: AsFd>(socket: &S, peer: IpAddr, key: &[u8]) -> io::Result<()> {
+    let mut bytes = [0; MAX_KEY];
+    let room = bytes.get_mut(..key.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    room.copy_from_slice(key);
+    let signature = Md5Signature {
+        peer: SockAddr::from(SocketAddr::new(peer, 0)).as_storage(),
+        flags: 0,
+        prefix_length: 0,
+        key_length: u16::try_from(key.len()).map_err(io::Error::other)?,
+        interface: 0,
+        key: bytes,
+    };
+    set_option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature)
+}
+
+fn set_option<S: AsFd, T>(socket: &S, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    let fd = socket.as_fd().as_raw_fd();
+    let value: *const T = value;
+    // SAFETY: the pointer is to a live value of `length` bytes; the kernel only reads it.
+    let code = unsafe { libc::setsockopt(fd, level, option, value.cast(), length) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn said(step: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{step}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long anything may take before a test gives up.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// How long something is tried that must not come about.
+    const DENIED: Duration = Duration::from_millis(400);
+
+    const ADDRESSES: [&str; 2] = ["127.0.0.1", "::1"];
+
+    fn listener(address: &str) -> (TcpListener, SocketAddr) {
+        let listener = listen(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn link(remote: SocketAddr) -> Link<'static> {
+        Link { remote, local: None, hops: 1, ttl_security: false, timeout: PATIENCE, key: None }
+    }
+
+    async fn both(listener: &TcpListener, link: &Link<'_>) -> [TcpStream; 2] {
+        let both = async { tokio::join!(connect(link), listener.accept()) };
+        let (here, there) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+        let there = there.unwrap().0;
+        adopt(&there, link).unwrap();
+        [here.unwrap(), there]
+    }
+
+    async fn denied(link: &Link<'_>) {
+        assert!(tokio::time::timeout(DENIED, connect(link)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn sockets_are_made_for_bgp() {
+        for address in ADDRESSES {
+            let (listener, remote) = listener(address);
+            let plain = link(remote);
+            let secure = Link { ttl_security: true, hops: 3, ..plain };
+            let far = Link { hops: 5, local: Some(remote.ip()), ..plain };
+            for (link, ttl) in [(plain, 1), (secure, 255), (far, 5)] {
+                for stream in both(&listener, &link).await {
+                    let socket = SockRef::from(&stream);
+                    assert!(socket.tcp_nodelay().unwrap());
+                    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(PATIENCE));
+                    let (now, class) = match remote {
+                        SocketAddr::V4(_) => (socket.ttl_v4(), socket.tos_v4()),
+                        SocketAddr::V6(_) => (socket.unicast_hops_v6(), socket.tclass_v6()),
+                    };
+                    assert_eq!((now.unwrap(), class.unwrap()), (ttl, CS6), "{address}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn with_ttl_security_packets_from_far_away_are_dropped() {
+        for address in ADDRESSES {
+            let (listener, remote) = listener(address);
+            let secure = Link { ttl_security: true, ..link(remote) };
+            let [here, there] = both(&listener, &secure).await;
+            set_ttl(&SockRef::from(&there), remote.ip(), 254).unwrap();
+            there.try_write(b"far").unwrap();
+            let mut byte = [0];
+            assert!(tokio::time::timeout(DENIED, here.peek(&mut byte)).await.is_err());
+            set_ttl(&SockRef::from(&there), remote.ip(), 255).unwrap();
+            let seen = tokio::time::timeout(PATIENCE, here.peek(&mut byte)).await;
+            assert_eq!(seen.unwrap().unwrap(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_right_key_opens() {
+        for address in ADDRESSES {
+            let (listener, remote) = listener(address);
+            set_listener_key(&listener, remote.ip(), Some(b"right")).unwrap();
+            let plain = link(remote);
+            both(&listener, &Link { key: Some(b"right"), ..plain }).await;
+            denied(&Link { key: Some(b"wrong"), ..plain }).await;
+            denied(&plain).await;
+            set_listener_key(&listener, remote.ip(), Some(b"new")).unwrap();
+            both(&listener, &Link { key: Some(b"new"), ..plain }).await;
+            set_listener_key(&listener, remote.ip(), None).unwrap();
+            set_listener_key(&listener, remote.ip(), None).unwrap();
+            both(&listener, &plain).await;
+            let long = [b'x'; MAX_KEY + 1];
+            assert!(set_listener_key(&listener, remote.ip(), Some(&long)).is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn both_families_have_a_listener_on_one_port() {
+        let v6 = listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)).unwrap();
+        let port = v6.local_addr().unwrap().port();
+        let v4 = listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).unwrap();
+        let peer = "192.0.2.1".parse().unwrap();
+        set_listener_key(&v6, peer, Some(b"not for this one")).unwrap();
+        set_listener_key(&v4, peer, Some(b"for this one")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn errors_name_the_step() {
+        let (_listener, remote) = listener("127.0.0.1");
+        let foreign = Link { local: Some("192.0.2.1".parse().unwrap()), ..link(remote) };
+        let error = connect(&foreign).await.unwrap_err().to_string();
+        assert!(error.starts_with("address 192.0.2.1: "), "{error}");
+        let keyed = Link { key: Some(&[b'x'; MAX_KEY + 1]), ..link(remote) };
+        let error = connect(&keyed).await.unwrap_err().to_string();
+        assert!(error.starts_with("TCP MD5: "), "{error}");
+    }
+}

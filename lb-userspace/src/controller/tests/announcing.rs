@@ -1,0 +1,181 @@
+//! What is announced follows from what can be served, from drains and from orders, also over a
+//! restart.
+
+use std::time::Duration;
+
+use super::{World, text};
+use crate::api::requests::{DrainChange, RoutesQuestion};
+use crate::api::types::{BgpRoutes, Outcome};
+use crate::api::{Failure, Request, Response};
+use crate::bgp::announce::{Order, Phase, RouteState, Steer};
+use crate::bgp::speaker::Orders;
+
+const BACKENDS: [(&str, u16); 2] = [("b1", 100), ("b2", 100)];
+
+fn with_bgp(last_announcer: &str) -> String {
+    let bgp = format!(
+        r#"
+[bgp]
+local_as = 65001
+[bgp.host_routes]
+last_announcer = "{last_announcer}"
+[[bgp.peer]]
+name = "edge1"
+address = "192.0.2.254"
+remote_as = 65000
+"#
+    );
+    text(&BACKENDS).replace("window = \"10s\"", "window = \"10s\"\nmin_up = 2") + &bgp
+}
+
+impl World {
+    fn announcing(last_announcer: &str) -> Self {
+        let mut world = Self::new(&with_bgp(last_announcer));
+        for (name, _) in BACKENDS {
+            world.verdict(name, true);
+        }
+        world.settle();
+        world
+    }
+
+    fn orders(&self) -> Orders {
+        self.controller.speaker_orders().expect("a decision")
+    }
+
+    /// The AS path that the peer is to have; none: no route.
+    fn path(&self) -> Option<Vec<u32>> {
+        let orders = self.orders();
+        let prefix = "203.0.113.10/32".parse().unwrap();
+        orders.routes["edge1"].get(&prefix).map(|route| route.as_path.clone())
+    }
+
+    fn drain(&mut self, vip: Option<&str>, drain: bool) -> Result<Outcome, Failure> {
+        let change = DrainChange { vip: vip.map(str::to_owned), drain };
+        match self.ask(Request::Drain(change))? {
+            Response::Outcome(outcome) => Ok(outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn order(&mut self, order: Order) -> Result<Outcome, Failure> {
+        match self.ask(Request::Bgp(Box::new(order)))? {
+            Response::Outcome(outcome) => Ok(outcome),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn routes(&mut self) -> BgpRoutes {
+        match self.ask(Request::BgpRoutes(RoutesQuestion::default())) {
+            Ok(Response::BgpRoutes(routes)) => routes,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_announced_before_the_first_verdicts() {
+    let mut world = World::new(&with_bgp("keep"));
+    world.settle();
+    assert!(world.controller.speaker_orders().is_none_or(|orders| !orders.ready));
+    for (name, _) in BACKENDS {
+        world.verdict(name, true);
+    }
+    world.settle();
+    assert!(world.orders().ready);
+    assert_eq!(world.path(), Some(vec![65001]));
+}
+
+#[test]
+fn too_few_backends_withdraw_and_enough_bring_it_back() {
+    let mut world = World::announcing("withdraw");
+    world.verdict("b2", false);
+    world.settle();
+    assert_eq!(world.path(), None);
+    let routes = world.routes();
+    assert_eq!(routes.routes[0].state, RouteState::Withdrawn);
+    assert!(routes.routes[0].why.contains("web"), "{}", routes.routes[0].why);
+    world.verdict("b2", true);
+    world.settle();
+    assert_eq!(world.path(), None, "it comes back after the back-off");
+    world.idle(31);
+    assert_eq!(world.path(), Some(vec![65001]));
+}
+
+#[test]
+fn the_last_announcer_keeps_with_an_alarm() {
+    let mut world = World::announcing("keep");
+    world.verdict("b1", false);
+    world.verdict("b2", false);
+    world.idle(5);
+    assert_eq!(world.path(), Some(vec![65001]));
+    assert_eq!(world.routes().routes[0].state, RouteState::Kept);
+    let status = world.status();
+    let reasons = status.reasons.join("\n");
+    assert!(reasons.contains("203.0.113.10/32"), "{reasons}");
+}
+
+#[test]
+fn a_drain_lowers_and_then_withdraws_and_survives_a_restart() {
+    let mut world = World::announcing("keep");
+    let outcome = world.drain(None, true).unwrap();
+    assert_eq!(outcome.undo.as_deref(), Some("lbctl node undrain"));
+    assert!(world.path().is_some(), "lower preference first");
+    assert_eq!(world.routes().routes[0].state, RouteState::Lowered);
+    world.idle(3);
+    assert_eq!(world.path(), None);
+    let mut world = world.restarted(&with_bgp("keep")).unwrap();
+    world.idle(1);
+    assert_eq!(world.path(), None);
+    world.drain(None, false).unwrap();
+    assert_eq!(world.path(), Some(vec![65001]));
+    let refused = world.drain(Some("wwv"), true).unwrap_err();
+    assert!(refused.message.contains("did you mean `www`?"), "{refused}");
+    world.drain(Some("www"), true).unwrap();
+    world.idle(3);
+    assert_eq!(world.path(), None);
+}
+
+#[test]
+fn a_steering_ends_by_itself_also_after_a_restart() {
+    let mut world = World::announcing("keep");
+    let steer = Steer {
+        target: "www".to_owned(),
+        lasts: Duration::from_secs(60),
+        prepend: 2,
+        ..Steer::default()
+    };
+    let outcome = world.order(Order::Steer(steer)).unwrap();
+    assert!(outcome.undo.is_some());
+    assert_eq!(world.path(), Some(vec![65001; 3]));
+    let mut world = world.restarted(&with_bgp("keep")).unwrap();
+    world.idle(30);
+    assert_eq!(world.path(), Some(vec![65001; 3]));
+    assert_eq!(world.routes().orders.len(), 1);
+    world.idle(31);
+    assert_eq!(world.path(), Some(vec![65001]));
+    assert!(world.routes().orders.is_empty());
+}
+
+#[test]
+fn leaving_lowers_then_withdraws() {
+    let mut world = World::announcing("keep");
+    world.controller.shut_down_bgp(world.now);
+    assert!(matches!(world.controller.bgp_phase(), Phase::Lowering(_)));
+    assert!(world.path().is_some());
+    world.idle(3);
+    assert!(matches!(world.controller.bgp_phase(), Phase::Withdrawn(_)));
+    assert_eq!(world.path(), None);
+}
+
+#[test]
+fn without_bgp_there_is_one_answer() {
+    let mut world = World::started(&BACKENDS);
+    for request in [
+        Request::BgpPeers,
+        Request::BgpRoutes(RoutesQuestion::default()),
+        Request::Drain(DrainChange { vip: None, drain: true }),
+    ] {
+        let refused = world.ask(request).unwrap_err();
+        assert!(refused.message.contains("[bgp]"), "{refused}");
+    }
+}
