@@ -59,7 +59,7 @@ fn of_two_that_see_each_other_one_stays() {
     });
     // Each millisecond both hear what the other one announced 30 ms ago.
     let mut heard = vec![[true, true]; 30];
-    [&mut a, &mut b].map(|it| it.set_up("vip1", 0));
+    [&mut a, &mut b].into_iter().for_each(|it| it.set_up("vip1", 0));
     for _ in 0..2_000 {
         let [from_a, from_b] = heard.remove(0);
         let seen = |is| if is { others() } else { Seen::Nobody };
@@ -231,7 +231,7 @@ fn without_graceful_restart_a_restart_keeps_nothing_that_cannot_be_served() {
 #[test]
 fn changes_of_attributes_keep_their_distance_and_orders_do_not() {
     let mut bench = Bench::new(desired(&[P], &VIPS));
-    let mut med = |bench: &mut Bench, med| {
+    let med = |bench: &mut Bench, med| {
         bench.desired.bgp.as_mut().unwrap().attributes.med = Some(med);
         bench.configure();
     };
