@@ -74,6 +74,35 @@ fn of_two_that_see_each_other_one_stays() {
 }
 
 #[test]
+fn evidence_must_last_before_a_prefix_goes() {
+    let mut bench = Bench::new(desired(&[P], &VIPS));
+    let jitter = super::super::guard::jitter("lb1", &net(P));
+    let jitter = u64::try_from(jitter.as_millis()).unwrap();
+    assert!((2..500).contains(&jitter), "{jitter}");
+    let waits = |bench: &mut Bench, interrupt: fn(&mut Bench)| {
+        bench.see(P, others());
+        bench.set_up("vip1", 0);
+        bench.settle();
+        bench.pass(jitter - 1);
+        assert_eq!(bench.to("edge1"), [P]);
+        assert!(bench.show().contains("leaving"), "{}", bench.show());
+        interrupt(bench);
+        bench.settle();
+        bench.pass(jitter);
+        assert_eq!(bench.to("edge1"), [P]);
+    };
+    waits(&mut bench, |bench| bench.see(P, Seen::Nobody));
+    waits(&mut bench, |bench| bench.set_up("vip1", 4));
+    waits(&mut bench, |bench| bench.facts.verdicts = Err("the prober starts".to_owned()));
+    bench.facts.verdicts = Ok(());
+    waits(&mut bench, |bench| bench.see(P, Seen::Unknown));
+    bench.see(P, others());
+    bench.settle();
+    bench.pass(jitter);
+    assert!(bench.to("edge1").is_empty());
+}
+
+#[test]
 fn the_breaker_stops_a_burst_until_somebody_looks() {
     let mut bench = hosts(20);
     lose_all(&mut bench);

@@ -184,7 +184,8 @@ fn poisoning_keeps_length_first_as_and_origin() {
 
 #[test]
 fn poisoning_has_its_guards() {
-    let cases: [(&str, fn(&mut Bench), Steer); 12] = [
+    type Case = (&'static str, fn(&mut Bench), Steer);
+    let cases: [Case; 12] = [
         ("the local AS", |_| {}, poison(&[OWN])),
         ("peer edge2 is in it", |_| {}, poison(&[64_497])),
         ("it is reserved", |_| {}, poison(&[0])),
