@@ -229,6 +229,13 @@ fn poisoning_has_its_guards() {
         assert!(refusal.contains(why), "{order:?}: {refusal}");
         assert_eq!(bench.path("edge1", P), before);
     }
+    // A covering prefix that is poisoned itself is none.
+    let mut bench = poisonable();
+    bench.see(COVER, others());
+    bench.settle();
+    let cover = Steer { target: COVER.to_owned(), ..poison(&[FARTHER]) };
+    bench.steer(cover).unwrap();
+    assert!(bench.steer(poison(&[FAR])).unwrap_err().contains("no covering prefix"));
     // Others that announce it are as good as a covering prefix.
     let mut bench = poisonable();
     bench.desired.bgp.as_mut().unwrap().prefixes.remove(&net(COVER));
