@@ -12,3 +12,4 @@
 pub mod community;
 pub mod route;
 pub mod session;
+pub mod wire;
