@@ -84,7 +84,7 @@ fn nothing_but_keepalives_goes_out_before_the_gate_opens() {
     let mut desk = established(settings, &restarting(false));
     desk.want(rib(&[65_001], &[PREFIX]), false, 1);
     for _ in 0..20 {
-        desk.wait(2 * SECOND);
+        desk.wait(3 * SECOND);
         desk.receive(Side::Active, &keepalive());
         let sent = desk.sent(Side::Active, DIALECT);
         assert!(sent.iter().all(|it| *it == Message::Keepalive) && !sent.is_empty());
@@ -94,7 +94,10 @@ fn nothing_but_keepalives_goes_out_before_the_gate_opens() {
     assert_eq!(announced(&sent), [PREFIX]);
     let ends = sent.iter().filter_map(|it| match it {
         Message::Update(update) => update.end_of_rib,
-        _ => None,
+        Message::Open(_)
+        | Message::Notification(_)
+        | Message::Keepalive
+        | Message::RouteRefresh(_) => None,
     });
     assert_eq!(ends.collect::<Vec<_>>(), [Family::Ipv4, Family::Ipv6]);
     assert!(
@@ -277,14 +280,10 @@ fn too_many_prefixes_end_the_session() {
     let mut settings = us();
     settings.peer.max_prefixes = 2;
     let mut desk = established(settings, &open());
-    let theirs = established(
-        SessionSettings {
-            peer: self::settings(65_002, 2, 65_001).peer,
-            ..self::settings(65_002, 2, 65_001)
-        },
+    let mut theirs = established(
+        self::settings(65_002, 2, 65_001),
         &Open { asn: 65_001, router_id: [192, 0, 2, 1].into(), ..open() },
     );
-    let mut theirs = theirs;
     theirs.want(rib(&[65_002], &["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"]), true, 1);
     for it in std::mem::take(&mut theirs.out) {
         if let Output::Send { bytes, .. } = it {
