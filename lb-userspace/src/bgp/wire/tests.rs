@@ -77,10 +77,10 @@ fn ours(bytes: &[u8], dialect: Dialect) -> Result<Message, Flaw> {
 }
 
 fn update(bytes: &[u8], dialect: Dialect) -> Result<Update, Flaw> {
-    match ours(bytes, dialect)? {
-        Message::Update(update) => Ok(update),
-        other => panic!("{other:?}"),
-    }
+    let Message::Update(update) = ours(bytes, dialect)? else {
+        panic!("no UPDATE");
+    };
+    Ok(update)
 }
 
 #[test]

@@ -218,6 +218,21 @@ fn of_two_connections_the_one_of_the_greater_identifier_stays() {
 }
 
 #[test]
+fn a_connection_on_which_the_peer_says_nothing_does_not_keep_us_from_connecting() {
+    let mut desk = Desk::new(us());
+    desk.input(Input::Start);
+    desk.input(Input::ConnectFailed { reason: "refused" });
+    desk.connect(Side::Passive);
+    desk.out.clear();
+    desk.wait(5 * SECOND);
+    assert!(desk.out.contains(&Output::Connect));
+    desk.receive(Side::Passive, &open().bytes());
+    desk.receive(Side::Passive, &keepalive());
+    assert!(desk.closed(Side::Active), "the attempt is given up");
+    assert_eq!(desk.session.report().state, State::Established);
+}
+
+#[test]
 fn a_second_connection_replaces_a_session_only_of_a_peer_that_restarted() {
     for (first, second, replaced) in [
         (open(), open(), false),
