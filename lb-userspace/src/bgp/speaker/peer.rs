@@ -169,8 +169,9 @@ impl Task {
     }
 
     fn start(&mut self) {
-        if !self.settings.dry_run {
-            self.handle(Input::Start);
+        match self.settings.idle() {
+            Some(why) => tracing::warn!(peer = self.name, "BGP: no session: {why}"),
+            None => self.handle(Input::Start),
         }
     }
 
@@ -227,7 +228,9 @@ impl Task {
     }
 
     fn accepted(&mut self, stream: TcpStream) {
-        if self.settings.dry_run || !self.session.may_replace(Side::Passive, (self.clock)()) {
+        if self.settings.idle().is_some()
+            || !self.session.may_replace(Side::Passive, (self.clock)())
+        {
             return;
         }
         match socket::adopt(&stream, &self.settings.link()) {
