@@ -3,8 +3,7 @@
 //! Must not: know sessions or messages.
 
 use std::io;
-use std::net::TcpStream as StdStream;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};

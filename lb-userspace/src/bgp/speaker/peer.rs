@@ -205,6 +205,9 @@ impl Task {
         self.session = Session::new(settings.session.clone(), (self.clock)());
         self.settings = settings;
         self.start();
+        if self.path_is_up() {
+            self.handle(Input::Bfd(true));
+        }
     }
 
     /// Looks at what BFD says. A path that was never up says nothing about the peer, and neither
@@ -216,15 +219,18 @@ impl Task {
         }
         let losses = |path: Option<&BfdReport>| path.map_or(0, |path| path.losses);
         let lost = losses(path) > losses(self.path.as_ref());
-        let up = path.is_some_and(|path| path.state == bfd::UP);
         self.path = path.cloned();
         self.urgent = true;
         if lost {
             self.handle(Input::Bfd(false));
         }
-        if up {
+        if self.path_is_up() {
             self.handle(Input::Bfd(true));
         }
+    }
+
+    fn path_is_up(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.state == bfd::UP)
     }
 
     fn accepted(&mut self, stream: TcpStream) {
