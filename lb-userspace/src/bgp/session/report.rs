@@ -195,6 +195,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Administrative,
+        Self::Notification,
+        Self::HoldTimer,
+        Self::SendHoldTimer,
+        Self::Connection,
+        Self::Protocol,
+        Self::MaximumPrefixes,
+        Self::Bfd,
+        Self::Replaced,
+    ];
+
     /// As metrics name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
