@@ -329,3 +329,40 @@ fn what_cannot_be_told_is_named_and_the_rest_goes_out() {
         assert!(desk.session.report().unsendable.contains_key(&prefix));
     }
 }
+
+#[test]
+fn over_ipv6_both_families_go_out_with_our_address_if_the_peer_takes_that() {
+    for extended in [false, true] {
+        let mut us = us();
+        us.peer.extended_next_hop = true;
+        let open = Open { extended_next_hop: extended, ..open() };
+        let mut desk = Desk::new(us);
+        desk.input(Input::Start);
+        let [local, remote] = ["2001:db8:7::1", "2001:db8:7::2"].map(|it| it.parse().unwrap());
+        desk.input(Input::Connected { side: Side::Active, local, remote });
+        desk.receive(Side::Active, &open.bytes());
+        desk.receive(Side::Active, &keepalive());
+        desk.want(rib(&[65_001], &[PREFIX, "2001:db8::/48"]), true, 1);
+        let sent = desk.sent(Side::Active, Dialect { extended_next_hop: extended, ..DIALECT });
+        let all: &[&str] = &[PREFIX, "2001:db8::/48"];
+        assert_eq!(announced(&sent), all[usize::from(!extended)..]);
+        for it in sent {
+            if let Message::Update(update) = it {
+                assert!(update.announced.iter().all(|(_, next_hop)| *next_hop == Some(local)));
+            }
+        }
+    }
+}
+
+#[test]
+fn inside_an_as_the_path_is_empty_and_the_preference_is_there() {
+    let open = Open { asn: 65_001, ..open() };
+    let mut desk = established(settings(65_001, 1, 65_001), &open);
+    desk.want(rib(&[], &[PREFIX]), true, 1);
+    let sent = desk.sent(Side::Active, Dialect { internal: true, ..DIALECT });
+    let [Message::Update(update)] = sent.as_slice() else {
+        panic!("{sent:?}");
+    };
+    assert_eq!(update.route.local_preference, Some(100));
+    assert!(update.route.as_path.is_empty() && update.tolerated.is_empty());
+}

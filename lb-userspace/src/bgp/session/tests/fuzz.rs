@@ -138,7 +138,6 @@ fn judge(desk: &mut Desk, dialect: Dialect) {
         .flatten()
         .collect();
     assert!(bytes.len() < 16_384, "{} bytes", bytes.len());
-    let dialect = Dialect { internal: dialect.internal, ..dialect };
     let sent = messages(&bytes, dialect);
     let ended = desk.closed(Side::Active);
     let notified = matches!(sent.last(), Some(Message::Notification(_)));
