@@ -131,13 +131,21 @@ impl Session {
         }
     }
 
-    /// Connects, if there is nothing better to do.
+    /// Connects, if that is still of use.
     pub(super) fn connect(&mut self, now: Duration, out: &mut Vec<Output>) {
         self.retry = None;
-        if self.connections.is_empty() && self.connecting.is_none() {
+        if self.wants_connection() {
             self.connecting = Some(now + CONNECT_WAIT);
             out.push(Output::Connect);
         }
+    }
+
+    /// Whether we have none of our own, nor the peer one on which it said who it is: until then it
+    /// may as well be nobody, and must not keep us from connecting.
+    fn wants_connection(&self) -> bool {
+        let ours = self.connecting.is_some() || self.connections.contains_key(&Side::Active);
+        let unknown = self.connections.values().all(|it| it.state == State::OpenSent);
+        self.started && !self.settings.peer.passive && !ours && unknown
     }
 
     pub(super) fn connect_failed(&mut self, reason: &str, now: Duration, out: &mut Vec<Output>) {
@@ -148,8 +156,7 @@ impl Session {
     }
 
     fn connect_later(&mut self, now: Duration) {
-        let idle = self.connections.is_empty() && self.connecting.is_none();
-        if self.started && idle && !self.settings.peer.passive {
+        if self.retry.is_none() && self.wants_connection() {
             self.retry = Some(now + self.timers.pause());
         }
     }
@@ -176,6 +183,7 @@ impl Session {
         let open = negotiation::open(&self.settings).bytes();
         connection.write(open, 1, &mut self.counters, now, out);
         self.connections.insert(side, connection);
+        self.connect_later(now);
     }
 
     /// The peer's OPEN came.
@@ -234,6 +242,7 @@ impl Session {
             connection.state = State::Established;
             connection.since = now;
         }
+        self.retry = None;
         self.counters.established += 1;
         self.forget_routes();
     }

@@ -181,7 +181,7 @@ impl Gathered {
         match value {
             Ok(value) if !(listed && raw.value.is_empty()) => self.store(value, dialect),
             _ => {
-                // RFC 7606 section 7: an aggregator, or a path beside the path, can be done without.
+                // RFC 7606 section 7: an aggregator, or a path beside the path, is dispensable.
                 let withdraw = !matches!(raw.code, 6 | 7 | AS4_PATH | 18);
                 self.tolerate(format!("path attribute {} is malformed", raw.code), withdraw);
             }

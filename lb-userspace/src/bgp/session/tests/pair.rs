@@ -22,6 +22,8 @@ struct Wire {
     towards: [VecDeque<(Duration, Vec<u8>)>; 2],
     /// Closed by a speaker: the other one hears of it after what is still on the way.
     closed_by: [bool; 2],
+    /// Nothing arrives any more, not even that.
+    dead: bool,
 }
 
 struct Net {
@@ -110,7 +112,9 @@ impl Net {
         let queue = &mut wire.towards[1 - who];
         let at = queue.back().map_or(now, |(at, _)| *at).max(now + delay);
         let length = bytes.len();
-        queue.push_back((at, bytes));
+        if !wire.dead {
+            queue.push_back((at, bytes));
+        }
         self.input(who, Input::Sent { side, bytes: length });
     }
 
@@ -140,7 +144,7 @@ impl Net {
                 }
                 let arrived = wire.towards[who].front().is_some_and(|(at, _)| *at <= self.now);
                 let bytes = if arrived { wire.towards[who].pop_front() } else { None };
-                let over = wire.closed_by[1 - who] && wire.towards[who].is_empty();
+                let over = wire.closed_by[1 - who] && wire.towards[who].is_empty() && !wire.dead;
                 let side = self.side(&self.wires[at], who);
                 if let Some((_, bytes)) = bytes {
                     self.input(who, Input::Received { side, bytes: &bytes });
@@ -173,6 +177,7 @@ impl Net {
             opener: who,
             towards: [VecDeque::new(), VecDeque::new()],
             closed_by: [false, false],
+            dead: false,
         });
         let addresses = ["192.0.2.1", "192.0.2.2"].map(|it| it.parse().unwrap());
         let [local, remote] = [addresses[who], addresses[other]];
@@ -204,19 +209,19 @@ impl Net {
         self.now = until;
     }
 
-    /// Every connection breaks; nobody is told if it happens `silently`.
+    /// Every connection breaks; if `silently`, a speaker may not be told.
     fn lose(&mut self, silently: bool) {
         for wire in &mut self.wires {
             wire.towards = [VecDeque::new(), VecDeque::new()];
+            wire.dead = true;
         }
-        let sides: Vec<_> = [0, 1]
-            .iter()
-            .flat_map(|who| self.wires.iter().map(|it| (*who, self.side(it, *who))))
-            .collect();
-        self.wires.clear();
-        for (who, side) in sides {
-            if !silently || self.chance.one_in(2) {
-                self.input(who, Input::Ended { side, reason: "reset" });
+        for at in 0..self.wires.len() {
+            for who in [0, 1] {
+                let told = !silently || self.chance.one_in(2);
+                if told && !std::mem::replace(&mut self.wires[at].closed_by[who], true) {
+                    let side = self.side(&self.wires[at], who);
+                    self.input(who, Input::Ended { side, reason: "reset" });
+                }
             }
         }
     }

@@ -131,7 +131,9 @@ impl Desk {
             .iter()
             .filter_map(|it| match it {
                 Output::Send { side: on, bytes } if *on == side => Some(bytes.clone()),
-                _ => None,
+                Output::Connect | Output::Send { .. } | Output::Close { .. } | Output::Event(_) => {
+                    None
+                }
             })
             .flatten()
             .collect();
