@@ -13,6 +13,8 @@ use crate::maglev::{Member, identity_key};
 use crate::state::{Numbers, Override};
 use crate::tracking::{self, Moved};
 
+mod bgp;
+
 /// One thing that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -187,6 +189,7 @@ pub fn changes(old: &Desired, new: &Desired, moved: &BTreeMap<String, Moved>) ->
         lines.push(Line::new('-', format!("pool {name}"), "removed"));
     }
     vips(&old.vips, &new.vips, &mut lines);
+    bgp::changes(old, new, &mut lines);
     lines
 }
 
@@ -270,6 +273,7 @@ fn setting_changes(old: &Pool, new: &Pool) -> String {
     let duration = crate::desired::format_duration;
     compare("encap", old.encap.to_string(), new.encap.to_string());
     compare("min_up", old.min_up.to_string(), new.min_up.to_string());
+    compare("min_up_return", old.min_up_return.to_string(), new.min_up_return.to_string());
     compare("on_down", old.on_down.to_string(), new.on_down.to_string());
     compare("tracking", old.tracking.to_string(), new.tracking.to_string());
     compare("window", duration(old.window), duration(new.window));

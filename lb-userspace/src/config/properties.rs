@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::tests::load_text;
-use super::{Loaded, reference};
+use super::tests::{load_text, with_bgp};
+use super::{Loaded, bgp, reference};
 use crate::desired::{
     Api, Backend, BackendState, Dataplane, Desired, Encap, FlowTimeouts, Health, HealthKind, Log,
     LogFormat, LogLevel, Metrics, Node, OnDown, Pool, Port, Prefix4, Prefix6, Protocol, Tracking,
@@ -81,17 +81,18 @@ fn pool() -> impl Strategy<Value = Pool> {
         select(vec![OnDown::Keep, OnDown::Release]),
         select(vec![Tracking::Contested, Tracking::Always]),
     );
-    let numbers = (1..=10_u32, duration(1..86_000), duration(3..60));
+    let numbers = ((1..=10_u32, 0..3_u32), duration(1..86_000), duration(3..60));
     let backends_of = prop::collection::vec(backend(), 0..6).prop_map(backends);
     (prop::option::of(health()), modes, numbers, backends_of).prop_map(
-        |(health, (encap, maglev_size, on_down, tracking), (min_up, window, prepare), backends)| {
+        |(health, (encap, maglev_size, on_down, tracking), numbers, backends)| {
+            let ((min_up, more), window, prepare) = numbers;
             Pool {
                 name: String::new(),
                 health,
                 encap,
                 maglev_size,
                 min_up,
-                min_up_return: min_up,
+                min_up_return: min_up + more,
                 on_down,
                 tracking,
                 window,
@@ -210,7 +211,7 @@ fn dataplane() -> impl Strategy<Value = Dataplane> {
 fn desired() -> impl Strategy<Value = Desired> {
     let rest =
         (dataplane(), timeouts(), prop::option::of(1..=u16::MAX), any::<bool>(), any::<u8>());
-    (pools(), prop::collection::vec(vip_seed(), 0..12), rest).prop_map(
+    let without_bgp = (pools(), prop::collection::vec(vip_seed(), 0..12), rest).prop_map(
         |(pools, seeds, (dataplane, flow_timeouts, metrics, group, chosen))| {
             let vips = vips(seeds, &pools, flow_timeouts);
             let pools = tunnelled(pools, &vips, chosen);
@@ -235,7 +236,12 @@ fn desired() -> impl Strategy<Value = Desired> {
                 log: Log { level: LogLevel::Debug, format: LogFormat::Json },
             }
         },
-    )
+    );
+    without_bgp.prop_flat_map(|desired| {
+        let addresses = desired.vips.keys().map(|key| key.address).collect();
+        prop::option::of(bgp::properties::bgp(addresses))
+            .prop_map(move |bgp| Desired { bgp, ..desired.clone() })
+    })
 }
 
 /// Writes every key that the file has, none by default.
@@ -271,6 +277,7 @@ fn to_toml(desired: &Desired) -> String {
     lines.extend(desired.metrics.map(|m| format!("[metrics]\nlisten = \"{}\"", m.listen)));
     lines.push(format!("[log]\nlevel = \"{}\"", desired.log.level));
     lines.push(format!("format = \"{}\"", desired.log.format));
+    lines.extend(desired.bgp.as_ref().map(bgp::properties::to_toml));
     lines.extend(desired.pools.values().map(pool_toml));
     lines.extend(desired.vips.values().map(vip_toml));
     lines.join("\n") + "\n"
@@ -291,6 +298,7 @@ fn pool_toml(pool: &Pool) -> String {
         text += &format!("health = {:?}\n", health.name);
     }
     text += &format!("encap = \"{}\"\nmaglev_size = {}\n", pool.encap, pool.maglev_size);
+    text += &format!("min_up_return = {}\n", pool.min_up_return);
     text += &format!("min_up = {}\non_down = \"{}\"\n", pool.min_up, pool.on_down);
     text += &format!("tracking = \"{}\"\n", pool.tracking);
     text += &format!("window = \"{}\"\nprepare = \"{}\"\n", t(pool.window), t(pool.prepare));
@@ -340,7 +348,7 @@ proptest! {
     fn a_damaged_file_makes_a_report_and_nothing_worse(
         cuts in prop::collection::vec((any::<Index>(), 0..40_usize, "[\\PC\n]{0,6}"), 1..5)
     ) {
-        let mut text = reference::example().to_owned();
+        let mut text = with_bgp(reference::example());
         for (start, length, inserted) in cuts {
             let floor = |mut at: usize| {
                 while !text.is_char_boundary(at) {

@@ -57,6 +57,7 @@ fn password(path: &Path) -> Result<Password, PasswordError> {
 fn vrps(path: &Path) -> Result<Vrps, VrpError> {
     match path.to_str() {
         Some("/vrps/missing") => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        Some("/vrps/none") => Ok(Vrps::default()),
         Some("/vrps/large") => Err(VrpError::TooLarge),
         _ => Vrps::parse(
             br#"{ "roas": [
@@ -172,14 +173,19 @@ fn the_example_shows_every_key_and_its_default() {
     assert_eq!(spelled_out.desired, load_text(example).unwrap().desired);
 }
 
-#[test]
-fn the_example_of_bgp_is_taken_when_its_marks_are_removed() {
+/// The example with its part about BGP in force.
+pub(super) fn with_bgp(example: &str) -> String {
     let uncommented = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.starts_with([' ', '#']) => format!("{rest}\n"),
         _ => format!("{line}\n"),
     };
-    let text: String = reference::example().lines().map(uncommented).collect();
-    let loaded = load_text(&text).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    example.lines().map(uncommented).collect()
+}
+
+#[test]
+fn the_example_of_bgp_is_taken_when_its_marks_are_removed() {
+    let loaded = load_text(&with_bgp(reference::example()))
+        .unwrap_or_else(|r| panic!("{}", r.render(false)));
     let found: Vec<Id> = loaded.warnings.findings().iter().map(|it| it.id()).collect();
     // It shows both, and the payloads here do not know its IPv6 prefix.
     assert_eq!(found, [Id::BfdGracefulRestart, Id::RoaNotFound]);
@@ -365,6 +371,43 @@ fn a_secret_file_is_judged() {
         report.place(&report.findings()[0]).map(|(_, line, column)| (line, column)),
         Some((5, 15))
     );
+}
+
+#[test]
+fn the_files_that_bgp_names_are_read_from_disk() {
+    let directory = Directory::new("bgp");
+    directory.write("secret", SECRET, 0o400);
+    let (password, vrps) = (directory.0.join("edge1"), directory.0.join("vrps.json"));
+    let text = format!(
+        "{}[bgp]\nlocal_as = 64496\nvrp_file = {vrps:?}\n[[bgp.peer]]\nname = \"edge1\"\n\
+         address = \"192.0.2.2\"\nremote_as = 64500\npassword_file = {password:?}\n",
+        main_file(&directory)
+    );
+    let path = directory.write("lb.toml", text.as_bytes(), 0o644);
+    directory.write("vrps.json", br#"{ "roas": [] }"#, 0o644);
+    let cases: [(&[u8], u32, Option<Id>); 6] = [
+        (b"s3cret\n", 0o400, None),
+        (&[b'x'; 80], 0o600, None),
+        (b"s3cret\n", 0o440, Some(Id::PasswordPermissions)),
+        (b"\n", 0o400, Some(Id::PasswordFormat)),
+        (&[b'x'; 81], 0o400, Some(Id::PasswordFormat)),
+        (b"two\nlines\n", 0o400, Some(Id::PasswordFormat)),
+    ];
+    for (text, mode, expected) in cases {
+        fs::remove_file(&password).ok();
+        directory.write("edge1", text, mode);
+        let found = load(&path).err().map(|report| report.findings()[0].id());
+        assert_eq!(found, expected, "{text:?} {mode:o}");
+    }
+    fs::remove_file(&password).ok();
+    directory.write("edge1", b"s3cret\n", 0o400);
+    let loaded = load(&path).unwrap_or_else(|r| panic!("{}", r.render(false)));
+    assert_eq!(loaded.passwords["edge1"].bytes(), b"s3cret");
+    assert!(loaded.vrps.as_ref().is_some_and(|vrps| vrps.is_empty()));
+    assert!(!format!("{loaded:?}").contains("s3cret"));
+    fs::write(&vrps, "[]").unwrap();
+    let report = load(&path).unwrap_err();
+    assert_eq!(report.findings()[0].id(), Id::VrpFormat);
 }
 
 #[test]

@@ -8,6 +8,8 @@
 mod checks;
 mod external;
 mod peers;
+#[cfg(test)]
+pub(super) mod properties;
 pub(super) mod raw;
 pub(super) mod resolve;
 mod routes;

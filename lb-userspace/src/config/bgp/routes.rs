@@ -2,7 +2,7 @@
 //!
 //! A part of `config::validate`, see there; `resolve` asks the same questions again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
@@ -19,6 +19,12 @@ use crate::desired::Family;
 pub(super) fn check_routes(raw: &Raw, bgp: &Bgp, findings: &mut Vec<Finding>) {
     let names = bgp.peers.iter().rev().filter_map(|peer| peer.name.as_ref());
     let known: BTreeMap<&str, At> = names.map(|name| (name.value.as_str(), name.at)).collect();
+    let vips: BTreeSet<IpAddr> = vip_addresses(raw).map(|(address, ..)| address).collect();
+    // A VIP whose address is wrong may be the one that a prefix is for.
+    let unclear = raw.vips.iter().any(|vip| vip.address.is_none());
+    let serves = |prefix: IpNet| {
+        unclear || vips.range(prefix.network()..=prefix.broadcast()).next().is_some()
+    };
     let mut seen: BTreeMap<IpNet, At> = BTreeMap::new();
     for prefix in &bgp.prefixes {
         for (name, _) in &prefix.peers {
@@ -26,19 +32,20 @@ pub(super) fn check_routes(raw: &Raw, bgp: &Bgp, findings: &mut Vec<Finding>) {
             check_known(Id::UnknownPeer, title, "peer", name, &known, findings);
         }
         if let Some(item) = &prefix.prefix {
-            check_prefix(raw, item, &mut seen, findings);
+            check_prefix(item, serves, &mut seen, findings);
         }
     }
     check_next_hops(bgp, findings);
+    let hosts: BTreeSet<Family> = host_routes(raw, bgp).into_keys().map(Family::of).collect();
     for peer in &bgp.peers {
-        check_cross_family(raw, bgp, peer, findings);
+        check_cross_family(&hosts, bgp, peer, findings);
     }
     check_sums(bgp, findings);
 }
 
 fn check_prefix(
-    raw: &Raw,
     item: &Item<IpNet>,
+    serves: impl Fn(IpNet) -> bool,
     seen: &mut BTreeMap<IpNet, At>,
     findings: &mut Vec<Finding>,
 ) {
@@ -59,10 +66,7 @@ fn check_prefix(
         return findings.push(finding.beside(*first, "first here"));
     }
     seen.insert(prefix, item.at);
-    // A VIP whose address is wrong may be the one that was meant.
-    let unclear = raw.vips.iter().any(|vip| vip.address.is_none());
-    let holds_vip = vip_addresses(raw).any(|(address, ..)| prefix.contains(&address));
-    if !holds_vip && !unclear {
+    if !serves(prefix) {
         let title = format!("prefix {prefix} holds no VIP");
         let finding = Finding::new(Id::PrefixWithoutVip, title, item.at, "");
         let help = "it would bring packets that nobody answers: announce it where its addresses \
@@ -81,10 +85,16 @@ fn vip_addresses(raw: &Raw) -> impl Iterator<Item = (IpAddr, &str, At)> {
 
 /// The VIP addresses that are in no prefix, each with the name and place of its first VIP.
 pub(super) fn host_routes<'r>(raw: &'r Raw, bgp: &Bgp) -> BTreeMap<IpAddr, (&'r str, At)> {
-    let prefixes = || bgp.prefixes.iter().filter_map(|it| it.prefix.as_ref());
+    let prefixes = bgp.prefixes.iter().filter_map(|it| it.prefix.as_ref());
+    let prefixes: BTreeSet<IpNet> = prefixes.map(|item| item.value.trunc()).collect();
+    let covered = |address: IpAddr| {
+        let mut around = (0..=IpNet::from(address).prefix_len())
+            .filter_map(|length| IpNet::new(address, length).ok());
+        around.any(|net| prefixes.contains(&net.trunc()))
+    };
     let mut routes = BTreeMap::new();
     for (address, name, at) in vip_addresses(raw) {
-        if !prefixes().any(|prefix| prefix.value.contains(&address)) {
+        if !covered(address) {
             routes.entry(address).or_insert((name, at));
         }
     }
@@ -133,7 +143,13 @@ fn layer_for<'p>(prefix: &'p Prefix, peer: &Peer) -> Option<&'p Attributes> {
 }
 
 /// Reports a family that is listed for a session of the other one, and has no next hop there.
-fn check_cross_family(raw: &Raw, bgp: &Bgp, peer: &Peer, findings: &mut Vec<Finding>) {
+/// `hosts` are the families of host routes.
+fn check_cross_family(
+    hosts: &BTreeSet<Family>,
+    bgp: &Bgp,
+    peer: &Peer,
+    findings: &mut Vec<Finding>,
+) {
     let (Some(address), Some(written)) = (&peer.address, &peer.families) else { return };
     for family in written.iter().filter(|it| it.value != Family::of(address.value)) {
         if has_next_hop(peer, family.value, &[&bgp.attributes]) {
@@ -146,8 +162,7 @@ fn check_cross_family(raw: &Raw, bgp: &Bgp, peer: &Peer, findings: &mut Vec<Find
         };
         let host = has_next_hop(peer, family.value, &[&bgp.host_routes.attributes]);
         let mut prefixes = bgp.prefixes.iter().filter(|it| family_of(it) == Some(family.value));
-        let mut hosts = host_routes(raw, bgp).into_keys().map(Family::of);
-        if prefixes.all(has_own) && (host || hosts.all(|it| it != family.value)) {
+        if prefixes.all(has_own) && (host || !hosts.contains(&family.value)) {
             continue;
         }
         let session = Family::of(address.value);

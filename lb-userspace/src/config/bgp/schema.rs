@@ -124,8 +124,8 @@ pub(in crate::config) static BGP: Section = Section {
             "vrp_file",
             Kind::Path,
             Optional("no origin validation"),
-            "Validated ROA payloads, JSON as Routinator or rpki-client write it. A prefix that \
-             is Invalid (RFC 6811) is refused.",
+            "Validated ROA payloads, JSON as Routinator or rpki-client write it, at most 256 MiB. \
+             A prefix or host route that is Invalid (RFC 6811) is refused.",
         ),
     ],
     shared: &ATTRIBUTE_KEYS,
