@@ -1,8 +1,8 @@
 //! What lbd and its clients say to each other: HTTP and JSON on a unix socket.
 //!
-//! `types` and `bgp` are the answers, `requests` what may be asked, `server` turns one into the other by
-//! handing each question to the controller's queue, `client` is lbctl's side. GET reads, POST
-//! changes; who may connect is decided by the socket's file mode alone.
+//! `types` and `bgp` are the answers, `requests` what may be asked, `server` turns one into the
+//! other by handing each question to the controller's queue, `client` is lbctl's side. GET reads,
+//! POST changes; who may connect is decided by the socket's file mode alone.
 //!
 //! Must not: know the data plane or the controller. Between server and controller lies a queue of
 //! [`Call`]s, and nothing else.

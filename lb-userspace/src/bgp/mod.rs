@@ -19,3 +19,4 @@ pub mod route;
 pub mod session;
 pub mod socket;
 pub mod speaker;
+pub mod wire;

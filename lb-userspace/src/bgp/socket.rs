@@ -3,17 +3,14 @@
 //! Must not: know sessions or messages.
 
 use std::io;
-use std::mem::size_of;
-use std::net::TcpStream as StdStream;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Bytes of a TCP MD5 key, at most (TCP_MD5SIG_MAXKEYLEN of linux/tcp.h).
-pub const MAX_KEY: usize = 80;
+use crate::host::sockets;
+pub use crate::host::sockets::MAX_KEY;
 
 /// Peers whose connections wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -45,14 +42,15 @@ pub struct Link<'a> {
 /// What the kernel says, in words that name the step; in the end `TimedOut` of TCP itself.
 pub async fn connect(link: &Link<'_>) -> io::Result<TcpStream> {
     let socket = open(link.remote.ip())?;
-    let any = SocketAddr::new(unspecified(link.remote.ip()), 0);
-    let local = link.local.map_or(any, |local| SocketAddr::new(local, 0));
     if let Some(key) = link.key {
-        set_key(&socket, link.remote.ip(), key).map_err(|error| said("TCP MD5", &error))?;
+        sockets::set_md5_key(&socket, link.remote.ip(), key)
+            .map_err(|error| said("TCP MD5", &error))?;
     }
     set_options(&socket, link).map_err(|error| said("socket options", &error))?;
-    // The local port is chosen at connect: many peers may share the few that are there.
-    socket.bind(&local.into()).map_err(|error| said(&format!("address {}", local.ip()), &error))?;
+    if let Some(local) = link.local {
+        let address = SocketAddr::new(local, 0).into();
+        socket.bind(&address).map_err(|error| said(&format!("address {local}"), &error))?;
+    }
     TcpSocket::from_std_stream(StdStream::from(socket)).connect(link.remote).await
 }
 
@@ -92,17 +90,10 @@ pub fn set_listener_key(
     if listener.local_addr()?.is_ipv4() != peer.is_ipv4() {
         return Ok(());
     }
-    match set_key(listener, peer, key.unwrap_or_default()) {
+    match sockets::set_md5_key(listener, peer, key.unwrap_or_default()) {
         // There was none to be removed.
         Err(error) if key.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         result => result,
-    }
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -124,7 +115,7 @@ fn set_options(socket: &Socket, link: &Link<'_>) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(link.timeout))?;
     if link.ttl_security {
         set_ttl(socket, peer, MAX_TTL)?;
-        set_min_ttl(socket, peer, MAX_TTL - link.hops.saturating_sub(1))
+        sockets::set_min_ttl(socket, peer.is_ipv6(), MAX_TTL - link.hops.saturating_sub(1))
     } else {
         set_ttl(socket, peer, link.hops.max(1))
     }
@@ -139,57 +130,14 @@ fn set_ttl(socket: &Socket, peer: IpAddr, ttl: u8) -> io::Result<()> {
     if peer.is_ipv4() { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }
 }
 
-fn set_min_ttl(socket: &Socket, peer: IpAddr, ttl: u8) -> io::Result<()> {
-    let ttl = libc::c_int::from(ttl);
-    if peer.is_ipv4() {
-        set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, &ttl)
-    } else {
-        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &ttl)
-    }
-}
-
-/// `struct tcp_md5sig` of linux/tcp.h.
-#[repr(C)]
-struct Md5Signature {
-    peer: SockAddrStorage,
-    flags: u8,
-    prefix_length: u8,
-    key_length: u16,
-    interface: libc::c_int,
-    key: [u8; MAX_KEY],
-}
-
-/// Sets the key for segments with `peer`; an empty one removes it.
-fn set_key<S: AsFd>(socket: &S, peer: IpAddr, key: &[u8]) -> io::Result<()> {
-    let mut bytes = [0; MAX_KEY];
-    let room = bytes.get_mut(..key.len()).ok_or(io::ErrorKind::InvalidInput)?;
-    room.copy_from_slice(key);
-    let signature = Md5Signature {
-        peer: SockAddr::from(SocketAddr::new(peer, 0)).as_storage(),
-        flags: 0,
-        prefix_length: 0,
-        key_length: u16::try_from(key.len()).map_err(io::Error::other)?,
-        interface: 0,
-        key: bytes,
-    };
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature)
-}
-
-fn set_option<S: AsFd, T>(socket: &S, level: i32, option: i32, value: &T) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
-    let fd = socket.as_fd().as_raw_fd();
-    let value: *const T = value;
-    // SAFETY: the pointer is to a live value of `length` bytes; the kernel only reads it.
-    let code = unsafe { libc::setsockopt(fd, level, option, value.cast(), length) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 fn said(step: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{step}: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     /// How long anything may take before a test gives up.

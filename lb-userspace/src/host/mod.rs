@@ -13,4 +13,5 @@ pub mod netlink;
 pub mod pin;
 pub mod preflight;
 pub mod priority;
+pub mod sockets;
 pub mod systemd;

@@ -37,7 +37,7 @@ fn sessions(peers: &[BgpPeer], out: &mut DescriptorEncoder<'_>) -> fmt::Result {
     counters(out, "lb_bgp_sessions", "How often the session was established", sessions)?;
     let mut flaps = Vec::new();
     for peer in peers {
-        for cause in [Cause::HoldTimer] {
+        for cause in Cause::ALL {
             let count = peer.session.counters.flaps.get(&cause).copied().unwrap_or_default();
             flaps.push(([("peer", peer.name.as_str()), ("cause", cause.as_str())], count));
         }

@@ -50,7 +50,7 @@ const PURE: &str = "a pure room does no IO, reads no clock, and knows no room th
 const APART: &str = "IO rooms do not know each other; the controller joins them";
 const CLIENT: &str = "the operator's tool talks to the daemon through its socket only";
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 16] = [
     Rule {
         room: "lb-common/src/",
         except: &[],
@@ -66,6 +66,10 @@ const RULES: [Rule; 12] = [
     pure("lb-userspace/src/maglev", &[]),
     pure("lb-userspace/src/tracking", &[]),
     pure("lb-userspace/src/plan", &[]),
+    pure("lb-userspace/src/bgp/announce", &[]),
+    pure("lb-userspace/src/bgp/session", &[]),
+    pure("lb-userspace/src/bgp/wire", &[]),
+    pure("lb-userspace/src/bgp/bfd/machine", &[]),
     Rule {
         room: "lb-userspace/src/dataplane",
         except: &[],

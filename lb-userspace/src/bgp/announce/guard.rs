@@ -15,7 +15,8 @@ use crate::desired::LastAnnouncer;
 use crate::desired::bgp::Guards;
 
 /// Two load balancers that lose the same prefix leave at different times, so that the later one
-/// sees the first one gone and stays. Longer than a withdrawal takes to come back over a monitor.
+/// sees the first one gone and stays. Much longer than a withdrawal takes to come back over a
+/// monitor; two whose times are closer than that may both go.
 pub(super) const JITTER: Duration = Duration::from_millis(500);
 
 /// What the last announcer may do.

@@ -8,6 +8,13 @@
 //!                            orders -> steer, poison -> policy: attributes, each with its reason
 //! ```
 //!
+//! Whatever keeps a prefix from being served is health: a VIP short of backends, and also a program
+//! that is not attached, a missing table, a probe that fails. All of it passes the guards. An LB
+//! that is the last known announcer stays even then, with an alarm (`last_announcer = "keep"`):
+//! what it believes of itself may be wrong, and a prefix without any announcer surely serves
+//! nobody. With others seen, it goes. Force is only the operator's: drains, orders and shutting
+//! down.
+//!
 //! Must not: read a clock or a file, or know sessions.
 
 use std::sync::Arc;

@@ -137,11 +137,8 @@ impl Track {
                 self.decided = true;
                 self.kept = Some(REMOVED);
             }
-            Health::Unknown(why) if self.decided => {
-                // Nothing changes, but what is about to leave does not on old evidence.
-                tracing::trace!(prefix = %self.prefix, why, "not known");
-                self.record.leaving = None;
-            }
+            // Nothing changes, but what is about to leave does not on old evidence.
+            Health::Unknown(_) if self.decided => self.record.leaving = None,
             Health::Unknown(why) => self.why = why,
             Health::Able => self.able(context, breaker),
             Health::Unable(why) => self.unable(why, context, breaker, seen),

@@ -118,6 +118,24 @@ async fn a_peer_that_falls_silent_is_lost_in_the_detection_time_and_comes_back()
 }
 
 #[tokio::test]
+async fn over_several_hops_another_port_and_any_ttl_will_do() {
+    let address = "127.0.0.1".parse().unwrap();
+    let [a, b] = ports(address);
+    let mut ends = [(a, b), (b, a)].map(|(port, to)| {
+        let mut end = End::new(address, port, to, 0);
+        end.bfd.stop();
+        let ports = Ports { one_hop: 0, multihop: port };
+        let options = Options { ports, seed: port.into(), clock: clock::boot_time };
+        (end.bfd, end.reports) = Bfd::spawn(options).unwrap();
+        end.watch(Peer { multihop: true, ..end.peer });
+        end
+    });
+    for end in &mut ends {
+        end.wait("up", |report| report.state == "Up").await;
+    }
+}
+
+#[tokio::test]
 async fn packets_from_far_away_are_not_heard() {
     let address = "127.0.0.1".parse().unwrap();
     let [a, b] = ports(address);
@@ -134,7 +152,7 @@ async fn packets_from_far_away_are_not_heard() {
         poll: false,
         last: false,
         demand: false,
-        multiplier: 5,
+        multiplier: 1,
         mine: 9,
         yours: 0,
         desired_tx: Duration::from_secs(1),

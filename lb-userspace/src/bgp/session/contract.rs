@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::State;
 use crate::bgp::route::Rib;
+use crate::bgp::wire::Unsendable;
 use crate::desired::bgp::Peer;
 
 /// What a session is made of; any change of it needs a new session.
@@ -204,7 +205,7 @@ pub enum SessionEvent {
         /// Its prefix.
         prefix: IpNet,
         /// Why.
-        reason: &'static str,
+        reason: Unsendable,
     },
     /// The peer asked for all routes once more (RFC 2918).
     Refresh,

@@ -3,7 +3,7 @@
 //! A part of `session`; also a part of the API's answers. Times are milliseconds since boot where
 //! nothing else is said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::bgp::community::{Community, ExtendedCommunity, LargeCommunity};
 use crate::bgp::route::Rib;
+use crate::bgp::wire::ReceivedRoute;
 
 /// A peer as the session sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct PeerReport {
     /// The routes that the peer has from us: all that was written, also what is not on the wire
     /// yet.
     pub sent: Rib,
+    /// Wanted routes that cannot be told to this peer, and why.
+    pub unsendable: BTreeMap<IpNet, String>,
     /// Nothing is left to be said: `sent` is what is wanted, and it has left our queue.
     pub settled: bool,
     /// Of a monitor: what it announced of our own prefixes.
@@ -52,12 +54,12 @@ pub struct PeerReport {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub enum State {
-    /// Down, and not trying: stopped, or in the pause after a failure.
+    /// Stopped.
     #[default]
     Idle,
     /// Waiting for our TCP connection.
     Connect,
-    /// Waiting for the peer's TCP connection.
+    /// Waiting: for the peer's TCP connection, or for the time of our next attempt.
     Active,
     /// OPEN sent, none received.
     OpenSent,
@@ -193,6 +195,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Administrative,
+        Self::Notification,
+        Self::HoldTimer,
+        Self::SendHoldTimer,
+        Self::Connection,
+        Self::Protocol,
+        Self::MaximumPrefixes,
+        Self::Bfd,
+        Self::Replaced,
+    ];
+
     /// As metrics name it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -208,25 +223,6 @@ impl Cause {
             Self::Replaced => "replaced",
         }
     }
-}
-
-/// A route that a monitor announced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ReceivedRoute {
-    /// AS_PATH, members of AS_SETs included, AS4_PATH merged in (RFC 6793).
-    pub as_path: Vec<u32>,
-    /// The next hop.
-    pub next_hop: Option<IpAddr>,
-    /// MULTI_EXIT_DISC.
-    pub med: Option<u32>,
-    /// LOCAL_PREF.
-    pub local_preference: Option<u32>,
-    /// COMMUNITIES.
-    pub communities: BTreeSet<Community>,
-    /// LARGE_COMMUNITIES.
-    pub large_communities: BTreeSet<LargeCommunity>,
-    /// EXTENDED COMMUNITIES.
-    pub extended_communities: BTreeSet<ExtendedCommunity>,
 }
 
 /// A histogram of the time from a decision to the last byte of it.

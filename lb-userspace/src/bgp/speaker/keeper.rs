@@ -17,7 +17,7 @@ use super::listener::{Accepted, Listeners};
 use super::wishes::{Settings, Wish, keys, watched, wishes};
 use super::{Options, Orders, STOP_TIME, SpeakerReport, Stop, peer};
 use crate::bgp::bfd::{self, Bfd};
-use crate::bgp::session::{Cease, Close};
+use crate::bgp::session::{Cease, Close, PeerReport, State};
 
 /// Accepted connections that wait for their peer's task, at most; more are closed.
 const ACCEPTED_MAX: usize = 2;
@@ -105,7 +105,9 @@ impl Keeper {
                         self.publish();
                     }
                 }
-                Some(_ended) = self.tasks.join_next() => {}
+                Some(ended) = self.tasks.join_next() => if let Err(error) = ended {
+                    tracing::error!("BGP: a peer's task ended: {error}");
+                },
                 () = time => {
                     self.dirty |= self.reports.borrow().listeners != self.listeners.report();
                     if self.dirty {
@@ -185,12 +187,24 @@ impl Keeper {
         }
     }
 
+    /// A peer that is to connect to us cannot if we do not listen; its session does not know.
+    fn explain(&self, name: &str, report: &mut Arc<PeerReport>) {
+        let peer = self.peers.get(name).map(|peer| &peer.settings.session.peer);
+        let Some(peer) = peer.filter(|it| it.passive) else { return };
+        let trouble = self.listeners.trouble(peer.address);
+        let Some(trouble) = trouble.filter(|_| report.state != State::Established) else { return };
+        if report.last_error.as_ref().is_none_or(|error| error.at_ms <= trouble.at_ms) {
+            Arc::make_mut(report).last_error = Some(trouble.clone());
+        }
+    }
+
     fn publish(&mut self) {
-        let report = SpeakerReport {
-            peers: self.board.reports(|name| self.peers.contains_key(name)),
-            listeners: self.listeners.report(),
-            refused: self.refused,
-        };
+        let mut peers = self.board.reports(|name| self.peers.contains_key(name));
+        for (name, report) in &mut peers {
+            self.explain(name, report);
+        }
+        let report =
+            SpeakerReport { peers, listeners: self.listeners.report(), refused: self.refused };
         self.reports.send_if_modified(|published| {
             let changed = **published != report;
             *published = Arc::new(report);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::bgp::session::LastError;
 use crate::bgp::socket;
 use crate::config::Password;
 
@@ -26,7 +27,7 @@ struct Listener {
     /// The keys that are set.
     keys: BTreeMap<IpAddr, Password>,
     /// Why it does not listen, or lacks a key.
-    error: Option<String>,
+    error: Option<LastError>,
     retry: Option<Duration>,
     pause: Duration,
 }
@@ -79,7 +80,13 @@ impl Listeners {
 
     /// Why we do not listen, by address.
     pub(super) fn report(&self) -> BTreeMap<SocketAddr, Option<String>> {
-        self.listeners.iter().map(|(address, it)| (*address, it.error.clone())).collect()
+        self.listeners.iter().map(|(address, it)| (*address, it.text())).collect()
+    }
+
+    /// Why a peer may not be able to connect: one of the listeners of its family has failed.
+    pub(super) fn trouble(&self, peer: IpAddr) -> Option<&LastError> {
+        let family = self.listeners.iter().filter(|(it, _)| it.is_ipv4() == peer.is_ipv4());
+        family.filter_map(|(_, listener)| listener.error.as_ref()).next()
     }
 
     /// Waits for a connection. A socket that fails is opened anew, later.
@@ -101,15 +108,21 @@ impl Listener {
     fn open(&mut self, address: SocketAddr, keys: &BTreeMap<IpAddr, Password>, now: Duration) {
         match self.try_open(address, keys) {
             Ok(()) => (self.error, self.retry, self.pause) = (None, None, RETRY_MIN),
-            Err(error) => self.fail(address, error.to_string(), now),
+            Err(error) => self.fail(address, &error, now),
         }
     }
 
-    fn fail(&mut self, address: SocketAddr, error: String, now: Duration) {
-        if self.error.as_ref() != Some(&error) {
-            tracing::warn!("BGP: cannot listen on {address}: {error}");
+    fn text(&self) -> Option<String> {
+        self.error.as_ref().map(|error| error.text.clone())
+    }
+
+    fn fail(&mut self, address: SocketAddr, error: &io::Error, now: Duration) {
+        let text = format!("cannot listen on {address}: {error}");
+        if self.text().as_ref() != Some(&text) {
+            tracing::warn!("BGP: {text}");
         }
-        self.error = Some(error);
+        let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.error = Some(LastError { at_ms, text });
         self.pause = self.pause.clamp(RETRY_MIN, RETRY_MAX);
         self.retry = Some(now.saturating_add(self.pause));
         self.pause = self.pause.saturating_mul(2);
@@ -164,7 +177,7 @@ impl Listener {
             // Out of descriptors or memory: not again at once, that would be a busy loop.
             Poll::Ready(Err(error)) => {
                 self.socket = None;
-                self.fail(address, error.to_string(), clock());
+                self.fail(address, &error, clock());
                 Poll::Pending
             }
             Poll::Pending => Poll::Pending,

@@ -169,8 +169,9 @@ impl Task {
     }
 
     fn start(&mut self) {
-        if !self.settings.dry_run {
-            self.handle(Input::Start);
+        match self.settings.idle() {
+            Some(why) => tracing::warn!(peer = self.name, "BGP: no session: {why}"),
+            None => self.handle(Input::Start),
         }
     }
 
@@ -204,6 +205,9 @@ impl Task {
         self.session = Session::new(settings.session.clone(), (self.clock)());
         self.settings = settings;
         self.start();
+        if self.path_is_up() {
+            self.handle(Input::Bfd(true));
+        }
     }
 
     /// Looks at what BFD says. A path that was never up says nothing about the peer, and neither
@@ -215,19 +219,24 @@ impl Task {
         }
         let losses = |path: Option<&BfdReport>| path.map_or(0, |path| path.losses);
         let lost = losses(path) > losses(self.path.as_ref());
-        let up = path.is_some_and(|path| path.state == bfd::UP);
         self.path = path.cloned();
         self.urgent = true;
         if lost {
             self.handle(Input::Bfd(false));
         }
-        if up {
+        if self.path_is_up() {
             self.handle(Input::Bfd(true));
         }
     }
 
+    fn path_is_up(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.state == bfd::UP)
+    }
+
     fn accepted(&mut self, stream: TcpStream) {
-        if self.settings.dry_run || !self.session.may_replace(Side::Passive, (self.clock)()) {
+        if self.settings.idle().is_some()
+            || !self.session.may_replace(Side::Passive, (self.clock)())
+        {
             return;
         }
         match socket::adopt(&stream, &self.settings.link()) {

@@ -29,6 +29,14 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Why there is to be no session.
+    pub(super) fn idle(&self) -> Option<&'static str> {
+        // Without its key the session would be open to everybody.
+        let lacks_key = self.session.peer.has_password && self.password.is_none();
+        let dry_run = self.dry_run.then_some("dry run");
+        dry_run.or_else(|| lacks_key.then_some("its password is missing"))
+    }
+
     pub(super) fn link(&self) -> Link<'_> {
         let peer = &self.session.peer;
         Link {

@@ -50,17 +50,18 @@ impl World {
     }
 
     fn drain(&mut self, vip: Option<&str>, drain: bool) -> Result<Outcome, Failure> {
-        let change = DrainChange { vip: vip.map(str::to_owned), drain };
-        match self.ask(Request::Drain(change))? {
-            Response::Outcome(outcome) => Ok(outcome),
-            other => panic!("{other:?}"),
-        }
+        self.outcome(Request::Drain(DrainChange { vip: vip.map(str::to_owned), drain }))
     }
 
     fn order(&mut self, order: Order) -> Result<Outcome, Failure> {
-        match self.ask(Request::Bgp(Box::new(order)))? {
-            Response::Outcome(outcome) => Ok(outcome),
-            other => panic!("{other:?}"),
+        self.outcome(Request::Bgp(Box::new(order)))
+    }
+
+    fn outcome(&mut self, request: Request) -> Result<Outcome, Failure> {
+        match self.ask(request) {
+            Ok(Response::Outcome(outcome)) => Ok(outcome),
+            Ok(other) => panic!("{other:?}"),
+            Err(failure) => Err(failure),
         }
     }
 

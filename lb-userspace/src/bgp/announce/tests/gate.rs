@@ -47,7 +47,8 @@ fn what_does_not_work_soon_after_the_start_is_withheld_and_the_rest_goes_out() {
 
 #[test]
 fn each_condition_withdraws_when_others_announce() {
-    let breaks: [(&str, fn(&mut Facts)); 4] = [
+    type Break = (&'static str, fn(&mut Facts));
+    let breaks: [Break; 4] = [
         ("attached", |facts| facts.attached = Err("eth0 has no program".to_owned())),
         ("tables", |facts| facts.tables = Err("pool web has no table".to_owned())),
         ("probe", |facts| facts.vips[0].probe = Err("no answer".to_owned())),

@@ -59,7 +59,7 @@ fn of_two_that_see_each_other_one_stays() {
     });
     // Each millisecond both hear what the other one announced 30 ms ago.
     let mut heard = vec![[true, true]; 30];
-    [&mut a, &mut b].map(|it| it.set_up("vip1", 0));
+    [&mut a, &mut b].into_iter().for_each(|it| it.set_up("vip1", 0));
     for _ in 0..2_000 {
         let [from_a, from_b] = heard.remove(0);
         let seen = |is| if is { others() } else { Seen::Nobody };
@@ -71,6 +71,35 @@ fn of_two_that_see_each_other_one_stays() {
     }
     let out = heard.pop().unwrap();
     assert_eq!(out.iter().filter(|is| **is).count(), 1, "{out:?}");
+}
+
+#[test]
+fn evidence_must_last_before_a_prefix_goes() {
+    let mut bench = Bench::new(desired(&[P], &VIPS));
+    let jitter = super::super::guard::jitter("lb1", &net(P));
+    let jitter = u64::try_from(jitter.as_millis()).unwrap();
+    assert!((2..500).contains(&jitter), "{jitter}");
+    let waits = |bench: &mut Bench, interrupt: fn(&mut Bench)| {
+        bench.see(P, others());
+        bench.set_up("vip1", 0);
+        bench.settle();
+        bench.pass(jitter - 1);
+        assert_eq!(bench.to("edge1"), [P]);
+        assert!(bench.show().contains("leaving"), "{}", bench.show());
+        interrupt(bench);
+        bench.settle();
+        bench.pass(jitter);
+        assert_eq!(bench.to("edge1"), [P]);
+    };
+    waits(&mut bench, |bench| bench.see(P, Seen::Nobody));
+    waits(&mut bench, |bench| bench.set_up("vip1", 4));
+    waits(&mut bench, |bench| bench.facts.verdicts = Err("the prober starts".to_owned()));
+    bench.facts.verdicts = Ok(());
+    waits(&mut bench, |bench| bench.see(P, Seen::Unknown));
+    bench.see(P, others());
+    bench.settle();
+    bench.pass(jitter);
+    assert!(bench.to("edge1").is_empty());
 }
 
 #[test]
@@ -231,7 +260,7 @@ fn without_graceful_restart_a_restart_keeps_nothing_that_cannot_be_served() {
 #[test]
 fn changes_of_attributes_keep_their_distance_and_orders_do_not() {
     let mut bench = Bench::new(desired(&[P], &VIPS));
-    let mut med = |bench: &mut Bench, med| {
+    let med = |bench: &mut Bench, med| {
         bench.desired.bgp.as_mut().unwrap().attributes.med = Some(med);
         bench.configure();
     };

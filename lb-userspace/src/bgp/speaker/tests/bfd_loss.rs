@@ -50,6 +50,11 @@ async fn a_lost_path_takes_the_session_down_and_it_comes_back() {
     for end in [&mut client, &mut server] {
         end.wait("both up", |it| path(it) == "Up" && it.state == State::Established).await;
     }
+    // A session that is reset meanwhile knows it, too.
+    client.peer().hold_time *= 2;
+    client.order();
+    client.wait("reset", |it| it.counters.established == 0).await;
+    client.wait_up().await;
     relayed.abort();
     // The session alone would have noticed after 30 s, TCP not at all.
     let lost = |it: &PeerReport| it.counters.flaps.contains_key(&Cause::Bfd);

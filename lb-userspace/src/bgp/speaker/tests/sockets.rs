@@ -84,6 +84,7 @@ async fn an_address_in_use_is_told_and_tried_again() {
     let taken = TcpListener::bind(address).unwrap();
     server.order();
     server.wait_for("told", |it| matches!(it.listeners.get(&address), Some(Some(_)))).await;
+    server.wait_error("cannot listen on 127.0.0.1").await;
     drop(taken);
     client.order();
     server.wait_up().await;
@@ -96,4 +97,15 @@ async fn errors_of_our_own_side_are_told() {
     client.peer().local_address = Some("192.0.2.1".parse().unwrap());
     client.order();
     client.wait_error("address 192.0.2.1").await;
+}
+
+#[tokio::test]
+async fn without_its_password_a_peer_stays_down() {
+    let [mut client, mut server] = client_and_server("127.0.0.1");
+    client.peer().has_password = true;
+    client.order();
+    server.order();
+    client.wait("idle", |it| it.state == State::Idle).await;
+    let up = client.wait("up", |it| it.state != State::Idle);
+    assert!(tokio::time::timeout(DENIED, up).await.is_err());
 }

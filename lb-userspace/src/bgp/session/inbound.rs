@@ -1,0 +1,87 @@
+//! What the peer announces: counted, and of a monitor kept, if it is about our own prefixes.
+//!
+//! A part of `session`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::bgp::wire::{Family, ReceivedRoute, Update};
+
+/// The peer's routes.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    /// Of every route the prefix, at most as many as the peer may announce.
+    heard: BTreeSet<IpNet>,
+    /// Routes of our own prefixes.
+    pub(super) kept: BTreeMap<IpNet, Arc<ReceivedRoute>>,
+    /// During an enhanced refresh: what was not announced again yet.
+    stale: BTreeSet<IpNet>,
+}
+
+impl Inbound {
+    /// Takes an UPDATE; `own` are the prefixes to keep, `None`: keep none.
+    ///
+    /// # Errors
+    /// The family in which the peer announced more than `max` prefixes in all.
+    pub(super) fn take(
+        &mut self,
+        update: Update,
+        own: Option<&BTreeSet<IpNet>>,
+        max: usize,
+    ) -> Result<(), Family> {
+        for prefix in &update.withdrawn {
+            self.remove(prefix);
+        }
+        let mut route = update.route;
+        let mut shared: Option<Arc<ReceivedRoute>> = None;
+        for (prefix, next_hop) in update.announced {
+            self.stale.remove(&prefix);
+            self.heard.insert(prefix);
+            if self.heard.len() > max {
+                return Err(Family::of(&prefix));
+            }
+            if own.is_some_and(|own| own.contains(&prefix)) {
+                let same = shared.filter(|it| it.next_hop == next_hop);
+                let kept = same.unwrap_or_else(|| {
+                    route.next_hop = next_hop;
+                    Arc::new(route.clone())
+                });
+                self.kept.insert(prefix, Arc::clone(&kept));
+                shared = Some(kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, prefix: &IpNet) {
+        self.heard.remove(prefix);
+        self.kept.remove(prefix);
+        self.stale.remove(prefix);
+    }
+
+    /// Only these are ours now.
+    pub(super) fn keep_only(&mut self, own: &BTreeSet<IpNet>) {
+        self.kept.retain(|prefix, _| own.contains(prefix));
+    }
+
+    /// The peer begins to announce everything of a family once more.
+    pub(super) fn refresh_begins(&mut self, family: Family) {
+        let all = self.heard.iter().filter(|prefix| Family::of(prefix) == family);
+        self.stale.extend(all.copied());
+    }
+
+    /// It has done so: the rest is gone.
+    pub(super) fn refresh_ends(&mut self, family: Family) {
+        let gone = self.stale.iter().filter(|prefix| Family::of(prefix) == family);
+        for prefix in gone.copied().collect::<Vec<_>>() {
+            self.remove(&prefix);
+        }
+    }
+
+    /// How many prefixes it announces.
+    pub(super) fn len(&self) -> usize {
+        self.heard.len()
+    }
+}
