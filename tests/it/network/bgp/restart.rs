@@ -49,11 +49,13 @@ fn graceful_restart_leaves_no_gap() {
             lab.balancers.get_mut(&1).unwrap().start().unwrap();
             for prefix in VIPS {
                 for router in [&routers.bird as &dyn super::Router, &routers.frr] {
+                    let what = "they are taken up again";
+                    until_peers(lab, router, what, |it| it.values().all(|it| it.established));
                     until_routes(
                         lab,
                         router,
                         prefix,
-                        "taken up again",
+                        what,
                         |it| matches!(it, [route] if !route.stale),
                     );
                 }
