@@ -60,7 +60,8 @@ fn keepalives_are_on_time_while_packets_flood_in() {
     });
     let rate = sent.into_inner() / FLOOD.as_secs();
     assert!(rate > LEAST, "{rate} packets a second are no flood");
-    // One comes each second, so of three seconds two are left; a late one may be half as late.
-    assert!(least > 1.5, "a keepalive came late: {least} s of 3 s were left");
+    // One comes each second, so of three seconds two are left. BIRD has no right of way here, and
+    // may itself be late; no two in a row are missing.
+    assert!(least > 1.0, "a keepalive came late: {least} s of 3 s were left");
     assert_eq!(world.routers.bird.peers().unwrap()[&lb1].since, since, "another session");
 }

@@ -27,14 +27,9 @@ last_announcer = "withdraw"
 fn bird(lab: &mut Lab, balancers: &[u8]) -> Bird {
     let host = lab.add_router(1).unwrap();
     // Of two routes the second one, where the first is the receiver's own.
-    let channel = "table %; secondary; export where source = RTS_BGP;";
-    let tables = "ipv4 table sorted4 sorted;\nipv6 table sorted6 sorted;\n";
-    let mut text = tables.to_owned() + &bgp::bird(balancers, "", channel);
-    for digit in [4, 6] {
-        let from = format!("ipv{digit} {{ import all; export none; table %");
-        let to = format!("ipv{digit} {{ import all; export none; table sorted{digit}");
-        text = text.replace(&from, &to);
-    }
+    let channel = "secondary; export where source = RTS_BGP;";
+    let tables = "ipv4 table master4 sorted;\nipv6 table master6 sorted;\n";
+    let text = tables.to_owned() + &bgp::bird(balancers, "", channel);
     Bird::start(lab.directory(), &host, &text).unwrap()
 }
 

@@ -7,7 +7,7 @@ use lb_tests::lab::addresses::{Family, balancer};
 use lb_tests::lab::router::{Bird, Route, Router as _};
 use lb_tests::lab::wait;
 
-use super::{VIPS, World, until_peer, until_routes};
+use super::{VIPS, World, until_peer, until_peers, until_routes};
 
 /// Between two looks at BIRD's table.
 const GLANCE: Duration = Duration::from_millis(2);
@@ -43,7 +43,7 @@ fn graceful_restart_leaves_no_gap() {
         let gaps = gaps(&routers.bird, || {
             let balancer = lab.balancers.get_mut(&1).unwrap();
             if how == "SIGTERM" { balancer.stop_lbd() } else { balancer.kill_lbd() }.unwrap();
-            until_routes_stale(&routers.bird);
+            until_kept(&routers.bird);
             // FRR keeps them as well.
             assert_eq!(routers.frr.routes(VIPS[0]).unwrap().len(), 1, "{how}");
             lab.balancers.get_mut(&1).unwrap().start().unwrap();
@@ -64,10 +64,11 @@ fn graceful_restart_leaves_no_gap() {
     }
 }
 
-/// Without a word to lbd, which is gone.
-fn until_routes_stale(bird: &Bird) {
+/// Waits until BIRD has no session, and the route; without a word to lbd, which is gone.
+fn until_kept(bird: &Bird) {
+    let lb1 = balancer(Family::V4, 1);
     wait::until("BIRD keeps the routes of one who is away", super::DEADLINE, || {
-        Ok(matches!(&bird.routes(VIPS[0])?[..], [route] if route.stale))
+        Ok(!bird.peers()?[&lb1].established && bird.routes(VIPS[0])?.len() == 1)
     })
     .unwrap();
 }

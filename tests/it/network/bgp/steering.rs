@@ -95,7 +95,7 @@ fn bird() -> String {
     [
         bgp::bird_head(peer_address(Family::V4, 1)),
         bgp::bird_session("site", TARGET_AS, site, "", ""),
-        bgp::bird_session("other", TARGET_AS, other, "", export),
+        bgp::bird_session("frr", TARGET_AS, other, "", export),
     ]
     .concat()
 }

@@ -176,7 +176,7 @@ fn parse_routes(lines: &[String]) -> Result<Vec<Route>> {
             let from = source.split(' ').next().unwrap_or_default().to_owned();
             let flags = rest.split('(').next().unwrap_or_default();
             let best = flags.contains('*');
-            routes.push(Route { from, best, stale: source.ends_with('s'), ..Route::default() });
+            routes.push(Route { from, best, ..Route::default() });
             continue;
         }
         let (Some((name, value)), Some(route)) = (line.trim().split_once(": "), routes.last_mut())
@@ -263,14 +263,14 @@ mod tests {
 \tBGP.community: (65010,100) (65535,0)
 \tBGP.ext_community: (rt, 65010, 100) (ro, 1, 2)
 \tBGP.large_community: (65010, 1, 2)
-                     unicast [gobgp6 17:20:40.831s] (100) [AS65020i]
+                     unicast [gobgp6 17:20:40.831] (100) [AS65020i]
 \tvia 192.0.2.33 on eth0
 \tBGP.as_path:
 ",
         ))
         .unwrap();
         let [first, second] = &routes[..] else { panic!("{routes:?}") };
-        assert!(first.best && !first.stale && !second.best && second.stale);
+        assert!(first.best && !second.best);
         assert_eq!((&*first.from, &*second.from), ("frr6", "gobgp6"));
         assert_eq!(first.as_path, [65_020, 4_200_000_001]);
         assert_eq!(first.next_hop, "2001:db8:1::32".parse().ok());

@@ -32,7 +32,7 @@ pub struct Route {
     pub from: String,
     /// Whether the router has chosen it.
     pub best: bool,
-    /// Whether it is kept of a neighbour that is away (graceful restart).
+    /// Whether it is kept of a neighbour that is away (graceful restart); BIRD does not say.
     pub stale: bool,
     /// The AS path as AS numbers, nearest first.
     pub as_path: Vec<u32>,
