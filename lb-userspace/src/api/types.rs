@@ -399,6 +399,21 @@ pub struct Outcome {
     pub undo: Option<String>,
 }
 
+impl Outcome {
+    /// Something was done that changed nothing, so far.
+    #[must_use]
+    pub const fn applied() -> Self {
+        Self {
+            version: super::API_VERSION,
+            applied: true,
+            changes: Vec::new(),
+            notes: Vec::new(),
+            warnings: String::new(),
+            undo: None,
+        }
+    }
+}
+
 /// One thing that changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PlanLine {

@@ -267,7 +267,7 @@ impl Controller {
                 }
             }
         };
-        let mut outcome = done();
+        let mut outcome = Outcome::applied();
         if changed {
             tracing::info!(subject, drain = change.drain, "announcements");
             let (text, undo) = match change.drain {
@@ -293,7 +293,7 @@ impl Controller {
         self.announced = Some(announcing.announcer.saved());
         self.outlet.journal_dirty = true;
         self.settle(now);
-        let mut outcome = done();
+        let mut outcome = Outcome::applied();
         let subject = done_so.id.map_or_else(|| "bgp".to_owned(), |id| format!("steer {id}"));
         outcome.changes.push(PlanLine::new('~', subject, done_so.text));
         outcome.notes = done_so.warnings;
@@ -437,17 +437,6 @@ impl Announcing {
 
 /// Why there is no answer about BGP.
 const NO_BGP: &str = "BGP is not configured: there is no [bgp] in the configuration";
-
-fn done() -> Outcome {
-    Outcome {
-        version: API_VERSION,
-        applied: true,
-        changes: Vec::new(),
-        notes: Vec::new(),
-        warnings: String::new(),
-        undo: None,
-    }
-}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

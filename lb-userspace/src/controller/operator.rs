@@ -246,14 +246,7 @@ fn set_override(overrides: &mut BTreeMap<String, Override>, name: &str, by_opera
 
 /// What a backend's override did, and how to take it back.
 fn changed(full: &str, before: (BackendState, u16), after: (BackendState, u16)) -> Outcome {
-    let mut outcome = Outcome {
-        version: API_VERSION,
-        applied: true,
-        changes: Vec::new(),
-        notes: Vec::new(),
-        warnings: String::new(),
-        undo: None,
-    };
+    let mut outcome = Outcome::applied();
     let subject = format!("backend {full}");
     if before.0 != after.0 {
         let (text, undo) = match after.0 {
