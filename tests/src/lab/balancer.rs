@@ -320,6 +320,9 @@ impl Balancer {
     pub fn power_off(mut self) -> Result<()> {
         self.namespace.ip("link set eth0 down")?;
         self.kill_lbd()?;
+        // A connection that nobody acknowledges the end of would keep the namespace, and with it
+        // the link, for as long as TCP tries.
+        self.namespace.ip("link del dev eth0")?;
         super::namespace::remove(self.namespace.name())?;
         for path in [self.pins(), self.socket()] {
             let result =
