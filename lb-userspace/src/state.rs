@@ -134,7 +134,7 @@ impl Numbers {
     }
 
     /// Gives numbers to what is new in `desired`, and retires backends that are gone. Numbers of
-    /// pools and VIPs that are gone stay until [`Numbers::forget`].
+    /// pools and VIPs that are gone stay until [`Numbers::forget_pool`].
     ///
     /// # Errors
     /// There is no number left; then half of it is done, so use a copy.

@@ -54,7 +54,7 @@ pub enum Command {
     Stats,
     /// Where would this flow go, and why?
     Trace {
-        /// The client, ADDRESS:PORT or [ADDRESS]:PORT.
+        /// The client, ADDRESS:PORT or `[ADDRESS]:PORT`.
         #[arg(value_name = "SRC:PORT")]
         source: SocketAddr,
         /// A VIP's name, ADDRESS:PORT/PROTOCOL, or a pool; NAME:PORT chooses a port.

@@ -2,7 +2,7 @@
 //! tx or redirect for the program, which is why they are not among its drops.
 //!
 //! Asked by ethtool's ioctl, the only place where drivers count them. Each driver has names of its
-//! own for it; [`is_failure`] knows what they have in common. Drivers without such counters say
+//! own for it; `is_failure` knows what they have in common. Drivers without such counters say
 //! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
