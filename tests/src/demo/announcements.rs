@@ -70,15 +70,16 @@ pub(super) fn drain_node(world: &mut World<'_>) -> Result<Outcome> {
     Ok(Outcome::new(format!("lowered, withdrawn after {gone:.1} s, announced again")))
 }
 
-/// Without a word: its link is down behind the router's switch, lbd and the program are gone.
+/// Without a word: lbd and the program are gone, and its link stays up.
 pub(super) fn kill_balancer(world: &mut World<'_>) -> Result<Outcome> {
     world.no_slot_contested()?;
     world.bfd_is_up()?;
     let start = Instant::now();
-    world.lab.remove_balancer(1)?;
+    world.lab.balancer(1)?.fall_silent()?;
     world.until_routed(&[2])?;
     let gone = start.elapsed().as_millis();
     world.flows.settle()?;
+    world.lab.remove_balancer(1)?;
     world.add_first_balancer(with_graceful_restart())?;
     Ok(Outcome::new(format!("BFD noticed, its routes were gone after {gone} ms; back")))
 }

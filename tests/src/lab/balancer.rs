@@ -313,6 +313,22 @@ impl Balancer {
         self.lbctl(&["apply", &path.to_string_lossy()])
     }
 
+    /// The host falls silent: lbd and the program are gone, and nothing leaves it any more, not
+    /// even the end of its connections; its link stays up. What is left is to be taken away.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn fall_silent(&mut self) -> Result<()> {
+        let mut tc = self.namespace.command("tc");
+        // A queue without room; what XDP sends does not go through it.
+        tc.args(["qdisc", "replace", "dev", "eth0", "root", "pfifo", "limit", "0"]);
+        command::run(&mut tc)?;
+        self.kill_lbd()?;
+        let mut unload = self.namespace.command(programs::find("lbctl")?);
+        command::run(unload.args(["unload", "--pin-path"]).arg(self.pins()))?;
+        Ok(())
+    }
+
     /// The host loses power: lbd, namespace, pins, nothing says goodbye.
     ///
     /// # Errors
