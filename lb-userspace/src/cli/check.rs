@@ -63,15 +63,19 @@ pub(super) async fn check(
 }
 
 fn summary(desired: &Desired) -> String {
-    let counts = [
+    let mut counts = vec![
         (desired.vips.len(), "VIP"),
         (desired.pools.len(), "pool"),
         (desired.backend_count(), "backend"),
     ];
-    let counts = counts.map(|(count, what)| match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    });
+    counts.extend(desired.bgp.iter().map(|bgp| (bgp.peers.len(), "BGP peer")));
+    let counts: Vec<String> = counts
+        .into_iter()
+        .map(|(count, what)| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        })
+        .collect();
     format!("ok: {}", counts.join(", "))
 }
 
