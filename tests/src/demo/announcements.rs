@@ -64,7 +64,7 @@ pub(super) fn drain_node(world: &mut World<'_>) -> Result<Outcome> {
     world.lab.balancer(1)?.lbctl(&["node", "drain"])?;
     world.until_routed(&[2])?;
     let gone = start.elapsed().as_secs_f32();
-    world.flows.settle()?;
+    world.note_halfway()?;
     world.lab.balancer(1)?.lbctl(&["node", "undrain"])?;
     world.until_routed(&[1, 2])?;
     Ok(Outcome::new(format!("lowered, withdrawn after {gone:.1} s, announced again")))
@@ -78,7 +78,7 @@ pub(super) fn kill_balancer(world: &mut World<'_>) -> Result<Outcome> {
     world.lab.balancer(1)?.fall_silent()?;
     world.until_routed(&[2])?;
     let gone = start.elapsed().as_millis();
-    world.flows.settle()?;
+    world.note_halfway()?;
     world.lab.remove_balancer(1)?;
     world.add_first_balancer(with_graceful_restart())?;
     Ok(Outcome::new(format!("BFD noticed, its routes were gone after {gone} ms; back")))

@@ -33,6 +33,8 @@ struct World<'a> {
     lab: Lab,
     flows: Flows,
     pools: Vec<Pool>,
+    /// Where flows went in the middle of the act.
+    halfway: Vec<paths::Paths>,
     report: Report,
     out: &'a mut dyn Write,
 }
@@ -108,7 +110,7 @@ impl<'a> World<'a> {
             "  flows            {} TCP and {} UDP open and answering, {} new per second",
             mix.tcp, mix.udp, mix.short_per_second
         )?;
-        Ok(Self { lab, flows, pools, report: Report::default(), out })
+        Ok(Self { lab, flows, pools, halfway: Vec::new(), report: Report::default(), out })
     }
 
     fn play_all(&mut self) -> Result<()> {
@@ -136,12 +138,13 @@ impl<'a> World<'a> {
         let outcome = work(self).with_context(|| format!("act `{name}`"))?;
         self.observe(AFTERMATH)?;
         self.flows.settle()?;
-        let after = paths::of_flows(&self.lab, &self.flows)?;
+        let mut later = std::mem::take(&mut self.halfway);
+        later.push(paths::of_flows(&self.lab, &self.flows)?);
         let tally = self.flows.ledger().tally(&outcome.dead);
         let act = Act {
             name: name.to_owned(),
             flows: tally.flows,
-            moved: paths::moved(&before, &after),
+            moved: paths::moved(&before, &later),
             ended_with_backend: tally.ended_with_backend,
             broken: tally.broken,
         };
@@ -187,6 +190,13 @@ impl<'a> World<'a> {
         loop {
             std::thread::park();
         }
+    }
+
+    /// Notes where flows go in the middle of an act that ends where it began.
+    fn note_halfway(&mut self) -> Result<()> {
+        self.flows.settle()?;
+        self.halfway.push(paths::of_flows(&self.lab, &self.flows)?);
+        Ok(())
     }
 
     /// Lets time pass; fails as soon as an lbd has ended by itself.

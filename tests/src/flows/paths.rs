@@ -50,9 +50,12 @@ pub fn of_flows(lab: &Lab, flows: &Flows) -> Result<Paths> {
     Ok(paths)
 }
 
-/// How many flows that are in both have another next hop.
+/// How many flows had another next hop at one of these times.
 #[must_use]
-pub fn moved(before: &Paths, after: &Paths) -> u64 {
-    let moved = before.iter().filter(|(id, via)| after.get(id).is_some_and(|now| now != *via));
+pub fn moved(before: &Paths, later: &[Paths]) -> u64 {
+    let elsewhere = |id: &FlowId, via: &String| {
+        later.iter().any(|paths| paths.get(id).is_some_and(|now| now != via))
+    };
+    let moved = before.iter().filter(|(id, via)| elsewhere(id, via));
     u64::try_from(moved.count()).unwrap_or(u64::MAX)
 }
