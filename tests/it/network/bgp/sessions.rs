@@ -2,13 +2,13 @@
 
 use lb_tests::lab::addresses::{Family, balancer};
 use lb_tests::lab::bgp::{self, PEER_AS};
-use lb_tests::lab::router::Router as _;
+use lb_tests::lab::router::{Frr, Router as _};
 
 use super::{VIPS, World, plain, until_peer, until_peers, until_routes};
 
 #[test]
 fn routes_are_exact_and_sessions_survive_what_their_peers_do() {
-    let mut world = World::new("", "");
+    let mut world = World::new("", "max_prefixes = 2\n");
     world.until_announced();
     for router in world.all() {
         for (family, prefix) in Family::BOTH.into_iter().zip(VIPS) {
@@ -51,4 +51,22 @@ fn routes_are_exact_and_sessions_survive_what_their_peers_do() {
     // Meanwhile nothing happened to the third.
     let counters = super::peer(&world.lab, 1, "frr4")["counters"].clone();
     assert_eq!((&counters["established"], &counters["announced"]), (&1.into(), &1.into()));
+
+    // It announces more than it may, with our own route that it sends back: down until it does not.
+    let networks = ["198.18.7.0/24", "198.18.8.0/24"];
+    announce(&world.routers.frr, "network", &networks);
+    until_peer(&world.lab, "frr4", "that is too much", |it| {
+        it["counters"]["flaps"]["maximum_prefixes"] == 1 && it["state"] != "Established"
+    });
+    announce(&world.routers.frr, "no network", &networks);
+    world.until_announced();
+}
+
+/// Has FRR announce networks of its own, or not any more.
+fn announce(frr: &Frr, command: &str, networks: &[&str]) {
+    let mut commands = vec!["configure terminal".to_owned(), "router bgp 65020".to_owned()];
+    commands.push("no bgp network import-check".to_owned());
+    commands.extend(networks.iter().map(|network| format!("{command} {network}")));
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    frr.ask(&commands).unwrap();
 }
