@@ -184,7 +184,7 @@ pub struct Peer {
     pub attributes: AttributeSettings,
     /// Keep what it sends of our own prefixes, as evidence that others announce them too.
     pub monitor: bool,
-    /// More prefixes than this from it end the session (RFC 4486 subcode 1).
+    /// More prefixes than this from it, besides our own, end the session (RFC 4486 subcode 1).
     pub max_prefixes: u32,
     /// ASNs that a poisoned path to it may carry; empty: no poisoning.
     pub poison_allowed: BTreeSet<u32>,

@@ -12,8 +12,11 @@ use crate::bgp::wire::{Family, ReceivedRoute, Update};
 /// The peer's routes.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
-    /// Of every route the prefix, at most as many as the peer may announce.
+    /// Of every route the prefix: at most as many as the peer may announce, and our own.
     heard: BTreeSet<IpNet>,
+    /// How many of them are not ours: a router that sends our routes back does not announce too
+    /// much by that.
+    foreign: usize,
     /// Routes of our own prefixes.
     pub(super) kept: BTreeMap<IpNet, Arc<ReceivedRoute>>,
     /// During an enhanced refresh: what was not announced again yet.
@@ -21,28 +24,30 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// Takes an UPDATE; `own` are the prefixes to keep, `None`: keep none.
+    /// Takes an UPDATE; routes of our `own` prefixes are kept if the peer is a monitor.
     ///
     /// # Errors
-    /// The family in which the peer announced more than `max` prefixes in all.
+    /// The family in which the peer announced more than `max` prefixes in all, besides our own.
     pub(super) fn take(
         &mut self,
         update: Update,
-        own: Option<&BTreeSet<IpNet>>,
+        own: &BTreeSet<IpNet>,
+        monitor: bool,
         max: usize,
     ) -> Result<(), Family> {
         for prefix in &update.withdrawn {
-            self.remove(prefix);
+            self.remove(prefix, own);
         }
         let mut route = update.route;
         let mut shared: Option<Arc<ReceivedRoute>> = None;
         for (prefix, next_hop) in update.announced {
             self.stale.remove(&prefix);
-            self.heard.insert(prefix);
-            if self.heard.len() > max {
+            let is_own = own.contains(&prefix);
+            self.foreign += usize::from(self.heard.insert(prefix) && !is_own);
+            if self.foreign > max {
                 return Err(Family::of(&prefix));
             }
-            if own.is_some_and(|own| own.contains(&prefix)) {
+            if monitor && is_own {
                 let same = shared.filter(|it| it.next_hop == next_hop);
                 let kept = same.unwrap_or_else(|| {
                     route.next_hop = next_hop;
@@ -55,8 +60,9 @@ impl Inbound {
         Ok(())
     }
 
-    fn remove(&mut self, prefix: &IpNet) {
-        self.heard.remove(prefix);
+    fn remove(&mut self, prefix: &IpNet, own: &BTreeSet<IpNet>) {
+        let was_foreign = self.heard.remove(prefix) && !own.contains(prefix);
+        self.foreign -= usize::from(was_foreign);
         self.kept.remove(prefix);
         self.stale.remove(prefix);
     }
@@ -64,6 +70,7 @@ impl Inbound {
     /// Only these are ours now.
     pub(super) fn keep_only(&mut self, own: &BTreeSet<IpNet>) {
         self.kept.retain(|prefix, _| own.contains(prefix));
+        self.foreign = self.heard.iter().filter(|prefix| !own.contains(prefix)).count();
     }
 
     /// The peer begins to announce everything of a family once more.
@@ -73,10 +80,10 @@ impl Inbound {
     }
 
     /// It has done so: the rest is gone.
-    pub(super) fn refresh_ends(&mut self, family: Family) {
+    pub(super) fn refresh_ends(&mut self, family: Family, own: &BTreeSet<IpNet>) {
         let gone = self.stale.iter().filter(|prefix| Family::of(prefix) == family);
         for prefix in gone.copied().collect::<Vec<_>>() {
-            self.remove(&prefix);
+            self.remove(&prefix, own);
         }
     }
 

@@ -163,9 +163,9 @@ impl Session {
             out.push(Output::Event(SessionEvent::Tolerated { text }));
         }
         let max = self.settings.peer.max_prefixes;
-        let own = self.settings.peer.monitor.then_some(&*self.own);
+        let monitor = self.settings.peer.monitor;
         let limit = usize::try_from(max).unwrap_or(usize::MAX);
-        if let Err(family) = self.inbound.take(update, own, limit) {
+        if let Err(family) = self.inbound.take(update, &self.own, monitor, limit) {
             let [a, b] = family.afi().to_be_bytes();
             let [c, d, e, f] = max.to_be_bytes();
             let mut notification = Notification::cease(Cease::MaximumPrefixes as u8, "");
@@ -190,7 +190,7 @@ impl Session {
                 out.push(Output::Event(SessionEvent::Refresh));
             }
             RefreshKind::Begin => self.inbound.refresh_begins(refresh.family),
-            RefreshKind::End => self.inbound.refresh_ends(refresh.family),
+            RefreshKind::End => self.inbound.refresh_ends(refresh.family, &self.own),
         }
     }
 

@@ -210,7 +210,7 @@ pub(in crate::config) static PEER: Section = Section {
             "max_prefixes",
             count(10_000_000),
             Default("1_000"),
-            "More prefixes than this from it end the session.",
+            "More prefixes than this from it, besides our own, end the session.",
         ),
         key(
             "poison_allowed",

@@ -8,7 +8,7 @@ use super::{VIPS, World, plain, until_peer, until_peers, until_routes};
 
 #[test]
 fn routes_are_exact_and_sessions_survive_what_their_peers_do() {
-    let mut world = World::new("", "max_prefixes = 2\n");
+    let mut world = World::new("", "max_prefixes = 1\n");
     world.until_announced();
     for router in world.all() {
         for (family, prefix) in Family::BOTH.into_iter().zip(VIPS) {
@@ -52,7 +52,8 @@ fn routes_are_exact_and_sessions_survive_what_their_peers_do() {
     let counters = super::peer(&world.lab, 1, "frr4")["counters"].clone();
     assert_eq!((&counters["established"], &counters["announced"]), (&1.into(), &1.into()));
 
-    // It announces more than it may, with our own route that it sends back: down until it does not.
+    // It announces more than it may, besides our own route that it sends back: down until it does
+    // not.
     let networks = ["198.18.7.0/24", "198.18.8.0/24"];
     announce(&world.routers.frr, "network", &networks);
     until_peer(&world.lab, "frr4", "that is too much", |it| {

@@ -1,5 +1,6 @@
 //! One thing at a time: what the peer sees, and what is reported.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::{Desk, SECOND, rib, settings};
@@ -291,15 +292,29 @@ fn bfd_takes_the_session_down_only_when_it_was_up() {
 }
 
 #[test]
-fn too_many_prefixes_end_the_session() {
+fn too_many_prefixes_besides_our_own_end_the_session() {
     let mut settings = us();
     settings.peer.max_prefixes = 2;
     let mut desk = established(settings, &open());
+    let own = |prefixes: &[&str]| Input::Own {
+        prefixes: Arc::new(prefixes.iter().map(|it| it.parse().unwrap()).collect()),
+    };
+    desk.input(own(&["10.0.0.0/24"]));
     let mut theirs = established(
         self::settings(65_002, 2, 65_001),
         &Open { asn: 65_001, router_id: [192, 0, 2, 1].into(), ..open() },
     );
     theirs.want(rib(&[65_002], &["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"]), true, 1);
+    for it in std::mem::take(&mut theirs.out) {
+        if let Output::Send { bytes, .. } = it {
+            desk.receive(Side::Active, &bytes);
+        }
+    }
+    assert_eq!(desk.session.report().state, State::Established);
+    assert_eq!(desk.session.report().prefixes_received, 3);
+    // The first is not ours any more; the next UPDATE counts all three.
+    desk.input(own(&[]));
+    theirs.want(rib(&[65_002, 65_002], &["10.0.1.0/24"]), true, 2);
     for it in std::mem::take(&mut theirs.out) {
         if let Output::Send { bytes, .. } = it {
             desk.receive(Side::Active, &bytes);
