@@ -99,7 +99,11 @@ impl Controller {
         if let Some(announcement) = announcing.announcer.settle(&facts, now.boot) {
             announcing.announcement = Some(announcement);
             self.wanted.speaker = true;
-            self.announced = Some(announcing.announcer.saved());
+        }
+        // Also when only a guard has changed its mind.
+        let saved = Some(announcing.announcer.saved());
+        if self.announced != saved {
+            self.announced = saved;
             self.outlet.journal_dirty = true;
         }
         let is_over = announcing.announcer.bgp().is_none();

@@ -24,9 +24,9 @@ use super::{Roas, describe};
 use crate::desired::bgp::Bgp;
 use crate::desired::{Desired, OnShutdown, format_duration};
 
-/// So long after the start, what fails may just not work yet, and is waited for. Long enough for
-/// the first probes, and short against the restart time that peers give us.
-pub const STARTING: Duration = Duration::from_secs(10);
+/// So long after the start, what fails may just not work yet, and is waited for. Longer than the
+/// controller waits for first verdicts, and short against the restart time that peers give us.
+pub const STARTING: Duration = Duration::from_secs(20);
 
 /// What a restart must not forget. Only good until the next boot: its times are since boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,7 @@ impl Announcer {
             track.record.removed = keep && !wanted.contains_key(prefix);
             wanted.contains_key(prefix) || keep
         });
+        self.breaker.keep_only(|prefix| self.tracks.contains_key(prefix));
         self.vips = by_name(desired, &wanted);
         for (prefix, (settings, scope)) in wanted {
             let new = || Track::new(prefix, settings.clone(), now);
@@ -209,6 +210,7 @@ impl Announcer {
         let before = self.tracks.len();
         self.tracks.retain(|_, track| !track.record.removed);
         let removed = before - self.tracks.len();
+        self.breaker.keep_only(|prefix| self.tracks.contains_key(prefix));
         let held = self.breaker.resume();
         if !tripped && removed == 0 {
             return Err("nothing is held: the breaker is closed".to_owned());
@@ -277,7 +279,10 @@ impl Announcer {
         let dirty: BTreeSet<IpNet> = dirty.copied().collect();
         let view = self.view();
         let groups = dirty.into_iter().map(|prefix| {
-            let at_once = self.ordered || self.offered.get(&prefix) != Some(&offer(&prefix));
+            // Nor does a path stay poisoned that must not be.
+            let at_once = self.ordered
+                || self.offered.get(&prefix) != Some(&offer(&prefix))
+                || self.book.poisons_any(&prefix);
             let group = view.as_ref().map_or_else(Group::new, |view| group(view, &prefix));
             (prefix, (group, at_once))
         });

@@ -104,6 +104,13 @@ impl Breaker {
         self.let_go.remove(prefix);
     }
 
+    /// Forgets prefixes that there are no more.
+    pub(super) fn keep_only(&mut self, exists: impl Fn(&IpNet) -> bool) {
+        self.withdrawn.retain(|prefix, _| exists(prefix));
+        self.held.retain(&exists);
+        self.let_go.retain(&exists);
+    }
+
     /// Closes it, and lets go what it held; says how many.
     pub(super) fn resume(&mut self) -> usize {
         let held = self.held.len();

@@ -15,6 +15,7 @@ use super::facts::Seen;
 use super::poison::{self, Poison};
 use super::report::AttributeReport;
 use super::steer::{self, Active, Book, list};
+use crate::bgp::community::Community;
 use crate::bgp::route::Attributes;
 use crate::desired::bgp::limits::MAX_AS_PATH;
 use crate::desired::bgp::{AttributeSettings, Bgp, Lower, Peer, PrefixSettings};
@@ -55,6 +56,14 @@ pub(super) enum Wanted {
         more_specifics: BTreeMap<IpNet, String>,
     },
 }
+
+/// With one of these a route goes no further than the peer, or leads nowhere.
+const STAYS_THERE: [Community; 4] = [
+    Community::NO_EXPORT,
+    Community::NO_ADVERTISE,
+    Community::NO_EXPORT_SUBCONFED,
+    Community::BLACKHOLE,
+];
 
 /// A layer: its name, and what it adds.
 type Layer<'a> = (Cow<'static, str>, Cow<'a, AttributeSettings>);
@@ -177,13 +186,17 @@ impl View<'_> {
         Some(poison.check())
     }
 
-    /// The peer has a covering prefix that no order poisons, takes away or lowers.
+    /// The peer has a covering prefix that no order poisons, takes away or lowers, and that it may
+    /// tell others.
     fn has_sentinel(&self, prefix: &IpNet, peer: &Peer) -> bool {
         let covers = |other: &IpNet| other != prefix && other.contains(prefix);
         let covering = self.offers.iter().filter(|(other, _)| covers(other));
         let mut plain = covering.filter(|(_, (offer, _))| *offer == Offer::Plain);
-        plain.any(|(other, _)| {
+        plain.any(|(other, (offer, settings))| {
+            let layers = self.layers(other, settings, peer, *offer);
+            let mut communities = layers.iter().flat_map(|(_, it)| &it.communities);
             carries(peer, other)
+                && !communities.any(|it| STAYS_THERE.contains(it))
                 && !self
                     .book
                     .steers(other, &peer.name)

@@ -115,6 +115,12 @@ impl Book {
         self.steers(prefix, peer).flat_map(|it| it.steer.poison.iter().copied()).collect()
     }
 
+    /// Some order poisons this prefix, for some peer.
+    pub(super) fn poisons_any(&self, prefix: &IpNet) -> bool {
+        let mut steers = self.steers.values();
+        steers.any(|it| it.prefixes.contains(prefix) && !it.steer.poison.is_empty())
+    }
+
     /// Some order poisons something.
     pub(super) fn poisons(&self) -> bool {
         self.steers.values().any(|it| !it.steer.poison.is_empty())

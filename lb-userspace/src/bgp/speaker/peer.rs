@@ -101,7 +101,13 @@ pub(super) async fn run(start: Start) {
     loop {
         task.write();
         task.report();
-        match task.event(&mut wishes, &mut accepted, &mut paths).await {
+        let event = task.event(&mut wishes, &mut accepted, &mut paths).await;
+        // Bytes first, timers then: after a pause of this process, what has come in the meantime
+        // counts, whatever it was that woke us.
+        for side in [Side::Active, Side::Passive] {
+            task.read(side);
+        }
+        match event {
             Event::Wish => {
                 let wish = wishes.borrow_and_update().clone();
                 if !task.wish(wish) {
@@ -111,20 +117,18 @@ pub(super) async fn run(start: Start) {
             Event::Gone => break,
             Event::Accepted(stream) => task.accepted(stream),
             Event::Connected(result) => task.connected(result),
-            Event::Ready(side, Ok(())) => {
-                task.read(side);
-                // A peer that has always something to say must not keep the others waiting.
-                tokio::task::yield_now().await;
+            // A peer that has always something to say must not keep the others waiting.
+            Event::Ready(_, Ok(())) => tokio::task::yield_now().await,
+            Event::Ready(side, Err(error)) if task.connections.contains_key(&side) => {
+                task.ended(side, &error);
             }
-            Event::Ready(side, Err(error)) => task.ended(side, &error),
+            Event::Ready(_, Err(_)) => {}
             Event::Path => {
                 let reports = Arc::clone(&paths.borrow_and_update());
                 task.look(&reports);
             }
             Event::Time => {}
         }
-        // Bytes first, timers then: after a pause of this process, what has come in the meantime
-        // counts.
         if task.session.deadline().is_some_and(|at| at <= (task.clock)()) {
             task.handle(Input::Tick);
         }
