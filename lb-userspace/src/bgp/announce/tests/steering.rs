@@ -1,6 +1,7 @@
 //! Orders: what they do, that they end, and which are refused.
 
 use super::*;
+use crate::bgp::community::Community;
 
 const P: &str = "198.51.100.0/24";
 const COVER: &str = "198.51.0.0/16";
@@ -185,7 +186,7 @@ fn poisoning_keeps_length_first_as_and_origin() {
 #[test]
 fn poisoning_has_its_guards() {
     type Case = (&'static str, fn(&mut Bench), Steer);
-    let cases: [Case; 12] = [
+    let cases: [Case; 13] = [
         ("the local AS", |_| {}, poison(&[OWN])),
         ("peer edge2 is in it", |_| {}, poison(&[64_497])),
         ("it is reserved", |_| {}, poison(&[0])),
@@ -220,6 +221,15 @@ fn poisoning_has_its_guards() {
             },
             poison(&[FAR]),
         ),
+        (
+            "without any route",
+            // Nobody behind the peer gets it.
+            |bench| {
+                let communities = [Community::NO_EXPORT].into();
+                bench.steer(Steer { communities, ..steer(COVER) }).unwrap();
+            },
+            poison(&[FAR]),
+        ),
     ];
     for (why, prepare, order) in cases {
         let mut bench = poisonable();
@@ -244,8 +254,10 @@ fn poisoning_has_its_guards() {
     bench.settle();
     bench.steer(poison(&[FAR])).unwrap();
     assert!(bench.path("edge1", P).unwrap().contains(&FAR));
+    bench.desired.bgp.as_mut().unwrap().guards.interval = Duration::from_secs(3_600);
+    bench.configure();
     bench.see(P, Seen::Nobody);
-    bench.pass(1_000);
+    bench.settle();
     assert!(!bench.path("edge1", P).unwrap().contains(&FAR));
     assert!(bench.show().contains("no poison 64510 (steer 1): no covering"), "{}", bench.show());
 }
