@@ -273,6 +273,7 @@ mod tests {
             r#"lb_bgp_decision_seconds_bucket{le="0.05",peer="edge1"} 0"#,
             r#"lb_bgp_bfd_up{peer="edge1"} 1.0"#,
             "lb_bgp_alarms 1.0",
+            "lb_bgp_connections_refused_total 3",
             "# EOF",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in:\n{text}");

@@ -24,6 +24,8 @@ pub struct BgpPeers {
     pub now_ms: u64,
     /// What the operator must look at, one sentence each.
     pub alarms: Vec<String>,
+    /// Connections that were closed because they are no peer's.
+    pub refused: u64,
     /// By name.
     pub peers: Vec<BgpPeer>,
 }

@@ -157,6 +157,7 @@ pub(crate) fn bgp_peers() -> BgpPeers {
         dry_run: false,
         now_ms: 61_000,
         alarms: vec!["BGP peer edge2 is Idle: connection refused".to_owned()],
+        refused: 3,
         peers: vec![
             peer("edge1", [192, 0, 2, 1], established),
             peer("edge2", [192, 0, 2, 2], down),
@@ -175,7 +176,7 @@ pub(crate) fn bgp_routes() -> BgpRoutes {
         alarms: Vec::new(),
         orders: vec![BgpOrder {
             id: 3,
-            text: "203.0.113.0/24: prepend 1".to_owned(),
+            text: "steer 3: 203.0.113.0/24: prepend 1".to_owned(),
             remaining_ms: 1_800_000,
         }],
         routes: vec![BgpRoute {

@@ -190,7 +190,7 @@ pub enum BgpCommand {
     },
     /// Steers a prefix for a time; undoes itself.
     Steer(Box<Steer>),
-    /// Ends a steering before its time.
+    /// Ends a steering, or shedding, before its time.
     Unsteer {
         /// Its number.
         id: u64,
@@ -199,11 +199,16 @@ pub enum BgpCommand {
     Shed {
         /// The level; 0 ends shedding.
         level: u32,
-        /// For how long, such as 30m.
-        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
-        duration: Duration,
+        /// For how long, such as 30m; not needed to end it.
+        #[arg(
+            long = "for",
+            value_name = "DURATION",
+            value_parser = parse_duration,
+        )]
+        duration: Option<Duration>,
     },
-    /// Lets withdrawals pass that the circuit breaker holds back, and arms it anew.
+    /// Lets withdrawals pass that the circuit breaker holds back, and those of prefixes that the
+    /// configuration does not have any more; arms the breaker anew.
     Resume,
 }
 

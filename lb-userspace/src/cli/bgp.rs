@@ -2,6 +2,8 @@
 //!
 //! A part of `cli`.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::args::{BgpCommand, Format, NodeCommand, Steer, VipCommand};
@@ -68,7 +70,10 @@ pub(super) async fn bgp(
         Some(BgpCommand::Steer(steer)) => Order::Steer(steering(steer)),
         Some(BgpCommand::Unsteer { id }) => Order::Unsteer { id: *id },
         Some(BgpCommand::Shed { level, duration }) => {
-            Order::Shed { level: *level, lasts: *duration }
+            let needed = "say for how long load is shed, such as --for 30m";
+            let needed = || CliError::Usage(needed.to_owned());
+            let duration = duration.or((*level == 0).then_some(Duration::ZERO));
+            Order::Shed { level: *level, lasts: duration.ok_or_else(needed)? }
         }
         Some(BgpCommand::Resume) => Order::ResumeBreaker,
     };

@@ -63,7 +63,7 @@ impl Table for BgpRoutes {
         let mut text = alarms(&self.alarms);
         for order in &self.orders {
             let left = age(order.remaining_ms);
-            text.push_str(&format!("steer {}: {}; ends in {left}\n", order.id, order.text));
+            text.push_str(&format!("{}; ends in {left}\n", order.text));
         }
         if !text.is_empty() {
             text.push('\n');

@@ -40,6 +40,7 @@ fn the_grammar_is_sound() {
         "lbctl bgp steer 203.0.113.0/24 --for 1h --more-specific 203.0.113.0/25 --poison 64500",
         "lbctl bgp unsteer 3",
         "lbctl bgp shed 1 --for 10m",
+        "lbctl bgp shed 0",
         "lbctl bgp resume",
         "lbctl unload --pin-path /sys/fs/bpf/lb",
     ] {

@@ -18,6 +18,7 @@ use crate::api::requests::{DrainChange, RoutesQuestion};
 use crate::api::types::{Outcome, PlanLine};
 use crate::api::{API_VERSION, Failure};
 use crate::bgp::announce::{Announcement, Announcer, Facts, Order, Phase, Seen, VipFacts};
+use crate::bgp::roa::Vrps;
 use crate::bgp::session::{PeerReport, State};
 use crate::bgp::speaker::SpeakerReport;
 use crate::desired::bgp::Bgp;
@@ -52,7 +53,8 @@ impl Controller {
         match (&mut self.announcing, wanted) {
             // Also without BGP: it does not let all routes go because of a file.
             (Some(announcing), _) => announcing.announcer.configure(&self.desired, now.boot),
-            (None, Some(_)) => {
+            // Without BGP in the file an earlier lbd's routes may be kept all the same.
+            (None, wanted) if wanted.is_some() || self.announced.is_some() => {
                 let announcer = Announcer::new(&self.desired, self.announced.take(), now.boot);
                 self.announcing = Some(Announcing {
                     announcer,
@@ -63,10 +65,12 @@ impl Controller {
                     turn: 0,
                 });
             }
-            (None, None) => self.announced = None,
+            (None, _) => {}
         }
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
+            // New VIPs are not to wait.
+            announcing.probe_due = now.boot;
         }
         let names: BTreeSet<&str> =
             self.desired.vips.values().map(|vip| vip.name.as_str()).collect();
@@ -99,6 +103,9 @@ impl Controller {
             self.outlet.journal_dirty = true;
         }
         let is_over = announcing.announcer.bgp().is_none();
+        if is_over {
+            self.announced = None;
+        }
         self.announcing = Some(announcing).filter(|_| !is_over);
     }
 
@@ -171,7 +178,8 @@ impl Controller {
     }
 
     fn tables_in_force(&self) -> Result<(), String> {
-        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving);
+        // A pool whose backends are not known yet waits for them, not for its table.
+        let pools = self.pools.iter().filter(|(_, pool)| !pool.leaving && pool.tracker.is_some());
         let mut missing = pools.filter(|(_, pool)| pool.published.is_none());
         match missing.next() {
             Some((name, _)) => Err(format!("pool {name} has no table in force yet")),
@@ -314,6 +322,19 @@ impl Controller {
         self.announcing.as_ref().map_or(Phase::Running, |it| it.announcer.phase())
     }
 
+    /// Whether lbd is about to end.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.bgp_phase() != Phase::Running
+    }
+
+    /// What may be originated, read again.
+    pub(super) fn take_roas(&mut self, vrps: Option<Arc<Vrps>>) {
+        self.roas = vrps.map(super::roas);
+        if let Some(announcing) = &mut self.announcing {
+            announcing.announcer.set_roas(self.roas.clone());
+        }
+    }
+
     /// Whether every peer that is up has been told everything.
     pub(super) fn is_told(&self) -> bool {
         let peers = self.announcing.iter().flat_map(|it| it.report.peers.values());
@@ -344,6 +365,10 @@ impl Controller {
                 ));
             }
         }
+        for (address, error) in &announcing.report.listeners {
+            let error = error.as_ref().map(|error| format!("no listening on {address}: {error}"));
+            alarms.extend(error);
+        }
         if self.drains.node {
             alarms.push("this load balancer is drained: `lbctl node undrain`".to_owned());
         }
@@ -373,6 +398,7 @@ impl Controller {
             dry_run: bgp.dry_run,
             now_ms: millis(now.boot),
             alarms: self.bgp_alarms(),
+            refused: announcing.report.refused,
             peers: peers.collect(),
         })
     }

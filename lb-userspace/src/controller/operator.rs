@@ -41,6 +41,11 @@ impl Controller {
         text: &ConfigText,
         now: Moment,
     ) -> Result<Outcome, Failure> {
+        if self.is_leaving() {
+            return Err(Failure::refused(
+                "lbd is stopping: apply the configuration to the next one",
+            ));
+        }
         let path = text.files.first().map(|file| file.path.as_path());
         let planned = self.planned(read(text)?, path)?;
         let outcome = self.take(planned, now);
@@ -138,10 +143,14 @@ impl Controller {
         outcome.applied = true;
         // The same bytes again change nothing, not even the generation.
         let is_same = loaded.desired == self.desired && loaded.passwords == self.passwords;
-        self.passwords = loaded.passwords;
-        self.roas = loaded.vrps.map(super::roas);
+        // Without BGP in the file the announcer may keep what is announced, and its sessions.
+        if loaded.desired.bgp.is_some() {
+            self.passwords = loaded.passwords;
+        }
+        self.take_roas(loaded.vrps);
         if is_same {
             tracing::info!("the configuration is the same");
+            self.settle(now);
             return outcome;
         }
         for id in numbers.backends.keys().filter(|id| !self.numbers.backends.contains_key(id)) {

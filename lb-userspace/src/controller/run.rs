@@ -243,6 +243,10 @@ fn ask_drivers(controller: &mut Controller) {
 }
 
 fn reload(controller: &mut Controller, path: &Path) {
+    if controller.is_leaving() {
+        tracing::warn!("lbd is stopping: the next one reads the configuration");
+        return;
+    }
     told(systemd::reloading());
     let loaded = config::load(path).map(Box::new);
     controller.handle(Event::Reload(loaded), now());

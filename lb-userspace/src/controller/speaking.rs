@@ -17,6 +17,8 @@ use crate::host::systemd;
 const STOPPING: &str = "lbd is stopping";
 /// What they read when BGP is taken out of the configuration.
 const NOT_CONFIGURED: &str = "BGP is not configured any more";
+/// What they read when the configuration begins a dry run.
+const DRY_RUN: &str = "BGP is a dry run now";
 /// Packets have stopped when none has come for so long.
 const QUIET: Duration = Duration::from_secs(1);
 /// Peers that do not read have this long to hear of withdrawals before they count as told.
@@ -58,7 +60,10 @@ impl Speaking {
                 self.options.restarted = false;
             }
             (Some(orders), Some((speaker, _))) => speaker.set(Arc::new(orders)),
-            (None, _) => self.stop(NOT_CONFIGURED, true).await,
+            (None, _) => {
+                let is_dry = controller.announcement().is_some_and(|(bgp, _)| bgp.dry_run);
+                self.stop(if is_dry { DRY_RUN } else { NOT_CONFIGURED }, true).await;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{Series, counters, flag, gauge, gauges, level};
+use super::{Series, counter, counters, flag, gauge, gauges, level};
 use crate::api::bgp::{BgpPeer, BgpPeers, BgpRoutes};
 use crate::bgp::session::{Cause, DecisionTimes, State};
 
@@ -18,6 +18,8 @@ pub(super) fn encode(
 ) -> fmt::Result {
     let help = "What the operator should look at";
     gauge(out, "lb_bgp_alarms", help, level(peers.alarms.len() as u64))?;
+    let help = "Connections that were closed because they are no peer's";
+    counter(out, "lb_bgp_connections_refused", help, peers.refused)?;
     sessions(&peers.peers, out)?;
     self::routes(&peers.peers, routes, out)?;
     decisions(&peers.peers, out)

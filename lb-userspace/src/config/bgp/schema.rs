@@ -98,7 +98,8 @@ pub(in crate::config) static BGP: Section = Section {
             "dry_run",
             Kind::Boolean,
             Default("false"),
-            "Decide and show everything, and connect to nobody.",
+            "Decide and show everything, and connect to nobody; set by a reload it closes every \
+             session.",
         ),
         key(
             "graceful_restart",
@@ -145,7 +146,7 @@ pub(in crate::config) static ATTRIBUTES: Section = Section {
           `[[bgp.shedding]]`, `[[bgp.prefix]]` and `[[bgp.peer]]`, and in `peers` of a prefix. \
           Communities and prepending add up, to at most 64 communities of a kind and 16 ASNs in a \
           path; of the rest the last holds, in the order `[bgp]`, prefix, peer, `peers` of the \
-          prefix.",
+          prefix, shedding, steering, `[bgp.lower]`.",
     keys: &ATTRIBUTE_KEYS,
     ..Section::PLAIN
 };
@@ -315,7 +316,8 @@ pub(in crate::config) static GUARDS: Section = Section {
             "breaker_max",
             count(100_000),
             Default("16"),
-            "Prefixes that health may withdraw within `breaker_window`; more wait, with an alarm.",
+            "Prefixes that health may withdraw within `breaker_window`; more wait, with an alarm, for \
+             `lbctl bgp resume`.",
         ),
         key(
             "breaker_window",

@@ -180,3 +180,39 @@ fn without_bgp_there_is_one_answer() {
         assert!(refused.message.contains("[bgp]"), "{refused}");
     }
 }
+
+#[test]
+fn new_pools_and_ports_by_reload_withdraw_nothing() {
+    let mut world = World::announcing("withdraw");
+    let more = r#"
+[[pool]]
+name = "more"
+health = "tcp"
+backends = [{ name = "b3", address = "10.0.0.3" }]
+[[vip]]
+name = "more"
+address = "203.0.113.11"
+protocol = "tcp"
+ports = [80]
+pool = "more"
+"#;
+    world.reload(&(with_bgp("withdraw").replace("ports = [80]", "ports = [80, 443]") + more));
+    for _ in 0..10 {
+        assert_eq!(world.path(), Some(vec![65001]), "at {:?}", world.now.boot);
+        world.idle(2);
+    }
+    let new = "203.0.113.11/32".parse().unwrap();
+    assert!(!world.orders().routes["edge1"].contains_key(&new), "its backend is not up");
+}
+
+#[test]
+fn a_file_without_bgp_keeps_what_is_announced() {
+    let mut world = World::announcing("withdraw");
+    world.reload(&text(&BACKENDS).replace("window = \"10s\"", "window = \"10s\"\nmin_up = 2"));
+    world.idle(2);
+    assert_eq!(world.path(), Some(vec![65001]));
+    let reasons = world.status().reasons.join("\n");
+    assert!(reasons.contains("203.0.113.10/32"), "{reasons}");
+    world.order(Order::ResumeBreaker).unwrap();
+    assert!(world.controller.speaker_orders().is_none(), "the operator says so");
+}

@@ -314,7 +314,8 @@ fn too_many_prefixes_besides_our_own_end_the_session() {
     assert_eq!(desk.session.report().prefixes_received, 3);
     // The first is not ours any more; the next UPDATE counts all three.
     desk.input(own(&[]));
-    theirs.want(rib(&[65_002, 65_002], &["10.0.1.0/24"]), true, 2);
+    let again = rib(&[65_002, 65_002], &["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"]);
+    theirs.want(again, true, 2);
     for it in std::mem::take(&mut theirs.out) {
         if let Output::Send { bytes, .. } = it {
             desk.receive(Side::Active, &bytes);
