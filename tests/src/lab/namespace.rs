@@ -81,6 +81,18 @@ impl Namespace {
         })
     }
 
+    /// A counter of its kernel (`TcpExtTCPMD5Failure`), since it was made.
+    ///
+    /// # Errors
+    /// `nstat` does not say.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let mut nstat = self.command("nstat");
+        // Absolute, no file with the last values, zeros too.
+        let answer = command::run(nstat.args(["-a", "-s", "-z", "-j", name]))?;
+        let answer: serde_json::Value = serde_json::from_str(&answer)?;
+        answer["kernel"][name].as_u64().with_context(|| format!("no {name} in {answer}"))
+    }
+
     /// How many packets an interface has received.
     ///
     /// # Errors

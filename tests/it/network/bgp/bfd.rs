@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lb_tests::lab::Plan;
+use lb_tests::lab::addresses::{Family, balancer};
 use lb_tests::lab::bgp;
 use lb_tests::lab::config::Pool;
 use lb_tests::lab::router::Router;
@@ -58,10 +59,20 @@ fn silence_is_noticed_by_both_sides_at_once() {
         let took = start.elapsed();
         assert!(took < NOTICED, "{name}: {took:?}");
     }
+    noticed_by_bfd(&world);
     lab.balancers[&1].resume_lbd().unwrap();
     for prefix in VIPS {
         until_routes(lab, &world.routers.bird, prefix, "back", |it| it.len() == 1);
     }
+}
+
+/// The routers say themselves why they have just lost a session.
+fn noticed_by_bfd(world: &World) {
+    let said = world.routers.bird.ask("show protocols all lb1v4").unwrap().join("\n");
+    assert!(said.contains("BFD session down"), "{said}");
+    let question = format!("show bgp neighbors {}", balancer(Family::V4, 1));
+    let said = world.routers.frr.ask(&[&question]).unwrap();
+    assert!(said.contains("Cease/BFD Down"), "{said}");
 }
 
 /// Without a word to lbd, which is frozen.

@@ -7,10 +7,13 @@ use lb_tests::lab::addresses::{Family, balancer};
 use lb_tests::lab::bgp::{self, Routers};
 use lb_tests::lab::config::Pool;
 use lb_tests::lab::router::{Route, Router as _};
-use lb_tests::lab::{Lab, Plan};
+use lb_tests::lab::{Lab, Plan, wait};
 
 use super::super::small;
-use super::{LISTEN, VIPS, World, peer, until_peer, until_routes};
+use super::{DEADLINE, LISTEN, VIPS, World, peer, told, until_peer, until_routes};
+
+/// Packets that are dropped before an attempt counts as refused; both families try.
+const ATTEMPTS: u64 = 4;
 
 #[test]
 fn keys_and_ttl_are_asked_for_whoever_connects() {
@@ -46,5 +49,35 @@ fn keys_and_ttl_are_asked_for_whoever_connects() {
     until_routes(lab, &routers.frr, VIPS[0], "no connection, no route", <[Route]>::is_empty);
     assert!(routers.frr.peers().unwrap().values().all(|peer| !peer.established));
     set_key("s3cret");
+    world.until_announced();
+    strangers_get_nothing(&world);
+}
+
+/// Who connects to us without what is asked for: packets are dropped, there is no session.
+fn strangers_get_nothing(world: &World) {
+    let (lab, bird) = (&world.lab, &world.routers.bird);
+    let strangers = [
+        ("password \"wrong\"; ttl security on;", "TcpExtTCPMD5Failure"),
+        ("ttl security on;", "TcpExtTCPMD5NotFound"),
+        // What is directly connected and does not secure its TTL sends 1.
+        ("password \"s3cret\";", "TcpExtTCPMinTTLDrop"),
+    ];
+    for (session, counter) in strangers {
+        let dropped = || lab.balancers[&1].namespace().counter(counter).unwrap();
+        bird.reconfigure(&bgp::bird(&[1], session, "")).unwrap();
+        for name in ["bird4", "bird6"] {
+            until_peer(lab, name, "its session is over", |it| it["state"] != "Established");
+        }
+        let established = |name: &str| peer(lab, 1, name)["counters"]["established"].clone();
+        let (before, sessions) = (dropped(), ["bird4", "bird6"].map(established));
+        wait::until("it has tried, often", DEADLINE, || Ok(dropped() >= before + ATTEMPTS))
+            .unwrap_or_else(|error| panic!("{session}: {counter}: {error:#}: {}", told(lab)));
+        assert_eq!(["bird4", "bird6"].map(established), sessions, "{session}");
+        // BIRD hears our OPEN, and may take that for a session; it has nothing of it.
+        for prefix in VIPS {
+            assert!(bird.routes(prefix).unwrap().is_empty(), "{session}: {prefix}");
+        }
+    }
+    bird.reconfigure(&bgp::bird(&[1], "password \"s3cret\"; ttl security on;", "")).unwrap();
     world.until_announced();
 }
