@@ -316,8 +316,8 @@ pub(in crate::config) static GUARDS: Section = Section {
             "breaker_max",
             count(100_000),
             Default("16"),
-            "Prefixes that health may withdraw within `breaker_window`; more wait, with an alarm, for \
-             `lbctl bgp resume`.",
+            "Prefixes that health may withdraw within `breaker_window`; more wait, with an alarm, \
+             for `lbctl bgp resume`.",
         ),
         key(
             "breaker_window",
