@@ -85,7 +85,7 @@ fn graceful_shutdown_can_be_ordered() {
     let mut bench = Bench::new(desired);
     bench.steer(Steer { graceful_shutdown: true, ..steer(P) }).unwrap();
     let routes = &bench.last.as_ref().unwrap().routes;
-    let community = crate::bgp::community::Community::GRACEFUL_SHUTDOWN;
+    let community = Community::GRACEFUL_SHUTDOWN;
     for (peer, rib) in routes {
         let route = rib.get(&net(P)).unwrap();
         assert!(route.communities.contains(&community), "{peer}");
@@ -239,6 +239,10 @@ fn poisoning_has_its_guards() {
         assert!(refusal.contains(why), "{order:?}: {refusal}");
         assert_eq!(bench.path("edge1", P), before);
     }
+}
+
+#[test]
+fn poisoning_needs_a_covering_prefix_or_others() {
     // A covering prefix that is poisoned itself is none.
     let mut bench = poisonable();
     bench.see(COVER, others());
