@@ -9,6 +9,9 @@ use lb_tests::lab::router::{Route, Router as _};
 use super::super::small;
 use super::{LISTEN, VIPS, World, plain, until_routes};
 
+/// The IPv6 VIPs as a whole.
+const PREFIX6: &str = "2001:db8:53::/48";
+
 /// The IPv6 VIPs as a whole, with attributes of the prefix and of one peer for it.
 const PREFIX: &str = r#"
 [[bgp.prefix]]
@@ -25,7 +28,11 @@ interval = "0s"
 
 /// The speaker's and the peers' layers. FRR is in our own AS.
 fn layers(med: u32) -> String {
-    let speaker = "communities = [\"65010:100\"]\nextended_communities = [\"rt:65010:100\"]\n";
+    // The speaker's own layer changes with the MED.
+    let speaker = format!(
+        "communities = [\"65010:{}\"]\nextended_communities = [\"rt:65010:100\"]\n",
+        93 + med
+    );
     let bird4 = format!("med = {med}\nprepend = 2\n");
     let frr = "local_preference = 250\n";
     let own = bgp::both_sessions(2, frr).replace("65020", &OWN_AS.to_string());
@@ -85,18 +92,48 @@ fn every_layer_is_on_the_wire_and_changes_in_place() {
     assert_eq!(routers.frr.routes(VIPS[0]).unwrap(), [internal]);
 
     // GoBGP: the prefix, with its own attributes and this peer's; no host route in it.
-    let prefix = "2001:db8:53::/48";
-    until_routes(lab, &routers.gobgp, prefix, "the prefix", |it| it.len() == 1);
+    until_routes(lab, &routers.gobgp, PREFIX6, "the prefix", |it| it.len() == 1);
     let whole = with_layers(Route {
         as_path: vec![OWN_AS; 2],
         communities: set(["65010:100", "65010:53"]),
         large_communities: set(["4200000001:53:0"]),
         ..plain(&routers.gobgp, Family::V6)
     });
-    assert_eq!(routers.gobgp.routes(prefix).unwrap(), [whole]);
+    assert_eq!(routers.gobgp.routes(PREFIX6).unwrap(), [whole]);
     assert!(routers.gobgp.routes(VIPS[1]).unwrap().is_empty());
 
+    other_families(&world);
     changes(world);
+}
+
+/// What each router prints of the family that was not looked at yet.
+fn other_families(world: &World) {
+    let (lab, routers) = (&world.lab, &world.routers);
+    let large_communities = set(["4200000001:53:0"]);
+    until_routes(lab, &routers.bird, PREFIX6, "at BIRD", |it| it.len() == 1);
+    let whole = with_layers(Route {
+        as_path: vec![OWN_AS; 3],
+        med: Some(7),
+        communities: set(["65010:100"]),
+        large_communities: large_communities.clone(),
+        ..plain(&routers.bird, Family::V6)
+    });
+    assert_eq!(routers.bird.routes(PREFIX6).unwrap(), [whole]);
+    until_routes(lab, &routers.frr, PREFIX6, "at FRR", |it| it.len() == 1);
+    let internal = with_layers(Route {
+        as_path: Vec::new(),
+        local_preference: Some(250),
+        communities: set(["65010:100"]),
+        large_communities,
+        ..plain(&routers.frr, Family::V6)
+    });
+    assert_eq!(routers.frr.routes(PREFIX6).unwrap(), [internal]);
+    until_routes(lab, &routers.gobgp, VIPS[0], "at GoBGP", |it| it.len() == 1);
+    let host = with_layers(Route {
+        communities: set(["65010:100", "65535:65281"]),
+        ..plain(&routers.gobgp, Family::V4)
+    });
+    assert_eq!(routers.gobgp.routes(VIPS[0]).unwrap(), [host]);
 }
 
 /// Another value goes out at once, on the session that was there; a drain lowers, then withdraws.
@@ -111,6 +148,17 @@ fn changes(mut world: World) {
     until_routes(lab, &routers.bird, VIPS[0], "the new MED", |it| {
         it.iter().all(|route| route.med == Some(8))
     });
+    for router in world.all() {
+        for prefix in [VIPS[0], PREFIX6] {
+            until_routes(lab, router, prefix, "the new community", |it| {
+                let new = |route: &Route| {
+                    let has = |community| route.communities.contains(community);
+                    has("65010:101") && !has("65010:100")
+                };
+                !it.is_empty() && it.iter().all(new)
+            });
+        }
+    }
     assert_eq!(routers.bird.peers().unwrap()[&lb1].since, since, "another session");
 
     let said = lab.balancers[&1].lbctl(&["bgp", "routes", "--peer", "bird4"]).unwrap();
@@ -122,8 +170,10 @@ fn changes(mut world: World) {
         it.iter().any(|route| route.communities.contains("65535:0"))
     });
     until_routes(lab, frr, VIPS[0], "then withdrawn", <[Route]>::is_empty);
+    // From BIRD also the one with an IPv6 next hop.
+    until_routes(lab, &routers.bird, VIPS[0], "withdrawn", <[Route]>::is_empty);
     // The others stay.
-    assert_eq!(frr.routes("2001:db8:53::/48").unwrap().len(), 1);
+    assert_eq!(frr.routes(PREFIX6).unwrap().len(), 1);
     lab.balancers[&1].lbctl(&["vip", "undrain", "web-tcp4"]).unwrap();
     until_routes(lab, frr, VIPS[0], "back", |it| {
         it.iter().any(|route| !route.communities.contains("65535:0"))
