@@ -47,63 +47,9 @@ impl Frr {
         let directory = PathBuf::from(FRR_FILES).join(namespace.name());
         fs::create_dir_all(&directory)?;
         let mut frr = Self { name, namespace: namespace.clone(), directory, daemons: Vec::new() };
-        for daemon in DAEMONS {
-            let text = if daemon == "bgpd" {
-                let log = frr.directory.join("bgpd.log");
-                format!("hostname frr\nlog file {}\n{configuration}", log.display())
-            } else {
-                String::new()
-            };
-            fs::write(frr.directory.join(format!("{daemon}.conf")), text)?;
-        }
-        let owner = format!("{USER}:{USER}");
-        command::run(Command::new("chown").args(["-R", &owner]).arg(&frr.directory))?;
+        frr.write(configuration)?;
         frr.start_again()?;
         Ok(frr)
-    }
-
-    /// Starts it with the configuration that it had.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_again(&mut self) -> Result<()> {
-        for daemon in DAEMONS {
-            let file = |kind: &str| self.directory.join(format!("{daemon}.{kind}"));
-            let mut command = self.namespace.command(format!("{PROGRAMS}/{daemon}"));
-            command.args(["-u", USER, "-g", USER, "-P", "0", "-f"]).arg(file("conf"));
-            command.arg("-i").arg(file("pid")).arg("-z").arg(self.directory.join("zserv"));
-            command.arg("--vty_socket").arg(&self.directory);
-            if daemon == "bfdd" {
-                command.arg("--bfdctl").arg(file("sock"));
-            }
-            let process = Process::start(daemon, &mut command, &file("out"))?;
-            self.daemons.push(process);
-        }
-        let what = format!("{} answers", self.name);
-        wait::until(&what, READY_DEADLINE, || {
-            self.daemons.iter_mut().try_for_each(Process::check_alive)?;
-            let sockets = DAEMONS.map(|it| self.directory.join(format!("{it}.vty")).exists());
-            Ok(sockets == [true; 3] && self.ask(&["show version"]).is_ok())
-        })
-    }
-
-    /// `kill -9` of all daemons.
-    ///
-    /// # Errors
-    /// One cannot be signalled.
-    pub fn kill(&mut self) -> Result<()> {
-        while let Some(process) = self.daemons.pop() {
-            let number = process.id();
-            process.kill()?;
-            for daemon in DAEMONS {
-                // Two of the three never were.
-                drop(fs::remove_dir_all(format!("{LAST_MESSAGES}/{daemon}.{number}")));
-            }
-        }
-        for daemon in DAEMONS {
-            drop(fs::remove_file(self.directory.join(format!("{daemon}.vty"))));
-        }
-        Ok(())
     }
 
     /// Runs commands of vtysh one after the other and returns what it prints. A change is
@@ -147,6 +93,57 @@ impl Router for Frr {
 
     fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.directory.join("bgpd.log"))?)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        while let Some(process) = self.daemons.pop() {
+            let number = process.id();
+            process.kill()?;
+            for daemon in DAEMONS {
+                // Two of the three never were.
+                drop(fs::remove_dir_all(format!("{LAST_MESSAGES}/{daemon}.{number}")));
+            }
+        }
+        for daemon in DAEMONS {
+            drop(fs::remove_file(self.directory.join(format!("{daemon}.vty"))));
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        for daemon in DAEMONS {
+            let file = |kind: &str| self.directory.join(format!("{daemon}.{kind}"));
+            let mut command = self.namespace.command(format!("{PROGRAMS}/{daemon}"));
+            command.args(["-u", USER, "-g", USER, "-P", "0", "-f"]).arg(file("conf"));
+            command.arg("-i").arg(file("pid")).arg("-z").arg(self.directory.join("zserv"));
+            command.arg("--vty_socket").arg(&self.directory);
+            if daemon == "bfdd" {
+                command.arg("--bfdctl").arg(file("sock"));
+            }
+            let process = Process::start(daemon, &mut command, &file("out"))?;
+            self.daemons.push(process);
+        }
+        let what = format!("{} answers", self.name);
+        wait::until(&what, READY_DEADLINE, || {
+            self.daemons.iter_mut().try_for_each(Process::check_alive)?;
+            let sockets = DAEMONS.map(|it| self.directory.join(format!("{it}.vty")).exists());
+            Ok(sockets == [true; 3] && self.ask(&["show version"]).is_ok())
+        })
+    }
+
+    fn write(&self, configuration: &str) -> Result<()> {
+        for daemon in DAEMONS {
+            let text = if daemon == "bgpd" {
+                let log = self.directory.join("bgpd.log");
+                format!("hostname frr\nlog file {}\n{configuration}", log.display())
+            } else {
+                String::new()
+            };
+            fs::write(self.directory.join(format!("{daemon}.conf")), text)?;
+        }
+        let owner = format!("{USER}:{USER}");
+        command::run(Command::new("chown").args(["-R", &owner]).arg(&self.directory))?;
+        Ok(())
     }
 
     /// All daemons: a frozen bgpd beside a living bfdd would keep BFD up.

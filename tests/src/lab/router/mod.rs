@@ -86,6 +86,24 @@ pub trait Router {
     /// There is no log.
     fn log(&self) -> Result<String>;
 
+    /// `kill -9` of all its processes: its connections are reset by its kernel.
+    ///
+    /// # Errors
+    /// One cannot be signalled.
+    fn kill(&mut self) -> Result<()>;
+
+    /// Starts it with the configuration that it had last; returns when it answers.
+    ///
+    /// # Errors
+    /// It refuses the configuration, or does not start.
+    fn start_again(&mut self) -> Result<()>;
+
+    /// Writes down the configuration that it reads at its next start.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn write(&self, configuration: &str) -> Result<()>;
+
     /// SIGSTOP: it says nothing more, and its connections stay open.
     ///
     /// # Errors
