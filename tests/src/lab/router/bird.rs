@@ -110,6 +110,10 @@ impl Router for Bird {
         &self.name
     }
 
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
         parse_routes(&self.ask(&format!("show route {prefix} all"))?)
     }

@@ -81,6 +81,10 @@ impl Router for Frr {
         &self.name
     }
 
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         let said = self.ask(&[&format!("show bgp {family} unicast {prefix} json")])?;

@@ -57,6 +57,10 @@ impl Router for Gobgp {
         &self.name
     }
 
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         parse_routes(&self.ask(&["global", "rib", "-a", family, prefix, "-j"])?)

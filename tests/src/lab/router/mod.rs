@@ -22,6 +22,8 @@ pub use bird::Bird;
 pub use frr::Frr;
 pub use gobgp::Gobgp;
 
+use crate::lab::namespace::Namespace;
+
 /// How long a router may take until it answers questions.
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -67,6 +69,9 @@ pub struct Peer {
 pub trait Router {
     /// Its name, for messages.
     fn name(&self) -> &str;
+
+    /// The namespace of its host.
+    fn namespace(&self) -> &Namespace;
 
     /// All paths to exactly this prefix (`203.0.113.10/32`); none is not an error.
     ///
