@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use super::Lab;
 use super::addresses::{self, Family};
-use super::router::{Bird, Frr, Gobgp};
+use super::router::{Bird, Frr, Gobgp, Router};
 
 /// The load balancers' AS: one that 16 bits do not hold.
 pub const OWN_AS: u32 = 4_200_000_001;
@@ -144,7 +144,8 @@ pub fn uplink(balancers: &[u8], bfd: &str, session: &str) -> String {
 #[must_use]
 pub fn frr(balancers: &[u8], neighbor: &[&str]) -> String {
     let mut text = format!(
-        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n timers bgp 3 9\n",
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n timers bgp 3 9\n \
+         bgp log-neighbor-changes\n",
         PEER_AS[1],
         peer_address(Family::V4, 2)
     );
@@ -168,6 +169,13 @@ pub fn frr(balancers: &[u8], neighbor: &[&str]) -> String {
 /// GoBGP as peer 3 of these load balancers; it waits for them to connect.
 #[must_use]
 pub fn gobgp(balancers: &[u8]) -> String {
+    gobgp_with(balancers, "", "")
+}
+
+/// [`gobgp`] with these lines in `[neighbors.config]` of each load balancer, and these sections in
+/// its `[[neighbors]]`.
+#[must_use]
+pub fn gobgp_with(balancers: &[u8], config: &str, sections: &str) -> String {
     let mut text = format!(
         "[global.config]\nas = {}\nrouter-id = \"{}\"\n",
         PEER_AS[2],
@@ -183,6 +191,8 @@ pub fn gobgp(balancers: &[u8]) -> String {
 [neighbors.config]
 neighbor-address = "{address}"
 peer-as = {OWN_AS}
+{config}
+{sections}
 [neighbors.timers.config]
 hold-time = 9
 keepalive-interval = 3
@@ -190,9 +200,14 @@ connect-retry = 1
 idle-hold-time-after-reset = 1
 [neighbors.transport.config]
 passive-mode = true
+[neighbors.graceful-restart.config]
+enabled = true
+helper-only = true
 [[neighbors.afi-safis]]
 [neighbors.afi-safis.config]
 afi-safi-name = "ipv{digit}-unicast"
+[neighbors.afi-safis.mp-graceful-restart.config]
+enabled = true
 "#
             );
         }
@@ -223,5 +238,17 @@ impl Routers {
             frr: Frr::start(&hosts[1], frr)?,
             gobgp: Gobgp::start(lab.directory(), &hosts[2], gobgp)?,
         })
+    }
+
+    /// All three, by their numbers.
+    #[must_use]
+    pub fn all(&self) -> [&(dyn Router + Sync); 3] {
+        [&self.bird, &self.frr, &self.gobgp]
+    }
+
+    /// All three, by their numbers.
+    #[must_use]
+    pub fn all_mut(&mut self) -> [&mut dyn Router; 3] {
+        [&mut self.bird, &mut self.frr, &mut self.gobgp]
     }
 }

@@ -7,7 +7,7 @@ use lb_tests::lab::config::Pool;
 use lb_tests::lab::router::{Route, Router as _};
 
 use super::super::small;
-use super::{LISTEN, VIPS, World, plain, until_routes};
+use super::{LISTEN, VIPS, World, plain, until_each, until_routes};
 
 /// The IPv6 VIPs as a whole.
 const PREFIX6: &str = "2001:db8:53::/48";
@@ -82,24 +82,22 @@ fn every_layer_is_on_the_wire_and_changes_in_place() {
     assert_eq!(found[1], over_six);
 
     // FRR, iBGP: no path of its own, and a local preference.
-    until_routes(lab, &routers.frr, VIPS[0], "iBGP", |it| it.len() == 1);
     let internal = with_layers(Route {
         as_path: Vec::new(),
         local_preference: Some(250),
         communities: set(["65010:100", "65535:65281"]),
         ..plain(&routers.frr, Family::V4)
     });
-    assert_eq!(routers.frr.routes(VIPS[0]).unwrap(), [internal]);
+    until_routes(lab, &routers.frr, VIPS[0], "it is exact", |it| *it == [internal.clone()]);
 
     // GoBGP: the prefix, with its own attributes and this peer's; no host route in it.
-    until_routes(lab, &routers.gobgp, PREFIX6, "the prefix", |it| it.len() == 1);
     let whole = with_layers(Route {
         as_path: vec![OWN_AS; 2],
         communities: set(["65010:100", "65010:53"]),
         large_communities: set(["4200000001:53:0"]),
         ..plain(&routers.gobgp, Family::V6)
     });
-    assert_eq!(routers.gobgp.routes(PREFIX6).unwrap(), [whole]);
+    until_routes(lab, &routers.gobgp, PREFIX6, "it is exact", |it| *it == [whole.clone()]);
     assert!(routers.gobgp.routes(VIPS[1]).unwrap().is_empty());
 
     other_families(&world);
@@ -110,7 +108,6 @@ fn every_layer_is_on_the_wire_and_changes_in_place() {
 fn other_families(world: &World) {
     let (lab, routers) = (&world.lab, &world.routers);
     let large_communities = set(["4200000001:53:0"]);
-    until_routes(lab, &routers.bird, PREFIX6, "at BIRD", |it| it.len() == 1);
     let whole = with_layers(Route {
         as_path: vec![OWN_AS; 3],
         med: Some(7),
@@ -118,8 +115,7 @@ fn other_families(world: &World) {
         large_communities: large_communities.clone(),
         ..plain(&routers.bird, Family::V6)
     });
-    assert_eq!(routers.bird.routes(PREFIX6).unwrap(), [whole]);
-    until_routes(lab, &routers.frr, PREFIX6, "at FRR", |it| it.len() == 1);
+    until_routes(lab, &routers.bird, PREFIX6, "it is exact", |it| *it == [whole.clone()]);
     let internal = with_layers(Route {
         as_path: Vec::new(),
         local_preference: Some(250),
@@ -127,13 +123,12 @@ fn other_families(world: &World) {
         large_communities,
         ..plain(&routers.frr, Family::V6)
     });
-    assert_eq!(routers.frr.routes(PREFIX6).unwrap(), [internal]);
-    until_routes(lab, &routers.gobgp, VIPS[0], "at GoBGP", |it| it.len() == 1);
+    until_routes(lab, &routers.frr, PREFIX6, "it is exact", |it| *it == [internal.clone()]);
     let host = with_layers(Route {
         communities: set(["65010:100", "65535:65281"]),
         ..plain(&routers.gobgp, Family::V4)
     });
-    assert_eq!(routers.gobgp.routes(VIPS[0]).unwrap(), [host]);
+    until_routes(lab, &routers.gobgp, VIPS[0], "it is exact", |it| *it == [host.clone()]);
 }
 
 /// Another value goes out at once, on the session that was there; a drain lowers, then withdraws.
@@ -160,6 +155,7 @@ fn changes(mut world: World) {
         }
     }
     assert_eq!(routers.bird.peers().unwrap()[&lb1].since, since, "another session");
+    until_each(lab, "one session for all of it", |it| it["counters"]["established"] == 1);
 
     let said = lab.balancers[&1].lbctl(&["bgp", "routes", "--peer", "bird4"]).unwrap();
     assert!(said.contains(VIPS[0]) && said.contains("peer bird4"), "no reason: {said}");
@@ -171,7 +167,9 @@ fn changes(mut world: World) {
     });
     until_routes(lab, frr, VIPS[0], "then withdrawn", <[Route]>::is_empty);
     // From BIRD also the one with an IPv6 next hop.
-    until_routes(lab, &routers.bird, VIPS[0], "withdrawn", <[Route]>::is_empty);
+    for router in world.all() {
+        until_routes(lab, router, VIPS[0], "withdrawn", <[Route]>::is_empty);
+    }
     // The others stay.
     assert_eq!(frr.routes(PREFIX6).unwrap().len(), 1);
     lab.balancers[&1].lbctl(&["vip", "undrain", "web-tcp4"]).unwrap();

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_tests::lab::addresses::{Family, balancer, vip};
-use lb_tests::lab::bgp::{self, OWN_AS, Routers};
+use lb_tests::lab::bgp::{self, OWN_AS, PEER_NAMES, Routers};
 use lb_tests::lab::config::Pool;
 use lb_tests::lab::router::{Peer, Route, Router};
 use lb_tests::lab::{Lab, Plan, wait};
@@ -161,6 +161,16 @@ fn until_peer(lab: &Lab, name: &str, what: &str, met: impl Fn(&Value) -> bool) {
         Ok(met(&last))
     });
     assert!(result.is_ok(), "{name}: {result:?}: {last:#}\n{}", told(lab));
+}
+
+/// Waits until what lbd says of each of its sessions, two with each router, meets a condition.
+#[track_caller]
+fn until_each(lab: &Lab, what: &str, met: impl Fn(&Value) -> bool) {
+    for name in PEER_NAMES {
+        for digit in [4, 6] {
+            until_peer(lab, &format!("{name}{digit}"), what, &met);
+        }
+    }
 }
 
 /// The alarms of a load balancer, in one text.

@@ -1,37 +1,62 @@
 //! lbd goes away: killed, frozen or stopped, with graceful restart and without.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lb_tests::lab::addresses::{Family, balancer};
-use lb_tests::lab::router::{Bird, Route, Router as _};
+use lb_tests::lab::bgp::Routers;
+use lb_tests::lab::router::{Route, Router};
 use lb_tests::lab::wait;
 
-use super::{VIPS, World, until_peer, until_peers, until_routes};
+use super::{DEADLINE, VIPS, World, until_peers, until_routes};
 
-/// Between two looks at BIRD's table.
+/// Between two looks at a router's table.
 const GLANCE: Duration = Duration::from_millis(2);
+/// A watch with fewer looks than this at a table has watched nothing.
+const FEWEST_LOOKS: usize = 20;
+/// The shutdown communication (RFC 9003) that all three log.
+const GOODBYE: &str = "lbd is stopping";
 
-/// How often BIRD had no route to the first VIP while `work` was done.
-fn gaps(bird: &Bird, work: impl FnOnce()) -> u32 {
-    let (done, gaps) = (AtomicBool::new(false), AtomicU32::new(0));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                if bird.routes(VIPS[0]).is_ok_and(|routes| routes.is_empty()) {
-                    gaps.fetch_add(1, Ordering::Relaxed);
-                }
-                std::thread::park_timeout(GLANCE);
-            }
+/// How often a table was looked at, and how often there was no route, or no answer.
+#[derive(Debug, Default)]
+struct Watch {
+    looks: usize,
+    gaps: usize,
+}
+
+/// Looks at the routes to the VIPs in a router's table until it is done.
+fn watch(router: &dyn Router, done: &AtomicBool) -> [Watch; 2] {
+    let mut watches = [Watch::default(), Watch::default()];
+    while !done.load(Ordering::Relaxed) {
+        for (prefix, watch) in VIPS.into_iter().zip(&mut watches) {
+            watch.looks += 1;
+            watch.gaps += usize::from(!router.routes(prefix).is_ok_and(|it| it.len() == 1));
+        }
+        std::thread::park_timeout(GLANCE);
+    }
+    watches
+}
+
+/// No router is without a route to a VIP, of either family, at any moment while `work` is done.
+fn assert_no_gap(routers: &Routers, what: &str, work: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    let watches = std::thread::scope(|scope| {
+        let watches = routers.all().map(|router| {
+            let done = &done;
+            scope.spawn(move || (router.name(), watch(router, done)))
         });
-        // Also when the work fails the other thread is to end.
+        // Also when the work fails the other threads are to end.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         done.store(true, Ordering::Relaxed);
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }
+        watches.map(|it| it.join().unwrap())
     });
-    gaps.into_inner()
+    for (name, watches) in watches {
+        let whole = watches.iter().all(|it| it.gaps == 0 && it.looks >= FEWEST_LOOKS);
+        assert!(whole, "{what}: {name}: {watches:?}");
+    }
 }
 
 #[test]
@@ -40,80 +65,100 @@ fn graceful_restart_leaves_no_gap() {
     world.until_announced();
     let World { lab, routers } = &mut world;
     for how in ["kill -9", "SIGTERM"] {
-        let gaps = gaps(&routers.bird, || {
+        assert_no_gap(routers, how, || {
             let balancer = lab.balancers.get_mut(&1).unwrap();
             if how == "SIGTERM" { balancer.stop_lbd() } else { balancer.kill_lbd() }.unwrap();
-            until_kept(&routers.bird);
-            // FRR keeps them as well.
-            assert_eq!(routers.frr.routes(VIPS[0]).unwrap().len(), 1, "{how}");
-            lab.balancers.get_mut(&1).unwrap().start().unwrap();
-            for prefix in VIPS {
-                for router in [&routers.bird as &dyn super::Router, &routers.frr] {
-                    let what = "they are taken up again";
-                    until_peers(lab, router, what, |it| it.values().all(|it| it.established));
-                    until_routes(
-                        lab,
-                        router,
-                        prefix,
-                        what,
-                        |it| matches!(it, [route] if !route.stale),
-                    );
+            routers.all().into_iter().for_each(|router| until_kept(router));
+            balancer.start().unwrap();
+            for router in routers.all() {
+                let what = "they are taken up again";
+                until_peers(lab, router, what, |it| it.values().all(|it| it.established));
+                for prefix in VIPS {
+                    let again = |it: &[Route]| matches!(it, [route] if !route.stale);
+                    until_routes(lab, router, prefix, what, again);
                 }
             }
-            until_peer(lab, "bird4", "all is said", |it| it["settled"] == true);
+            super::until_each(lab, "all is said", |it| it["settled"] == true);
         });
-        assert_eq!(gaps, 0, "{how}");
     }
 }
 
-/// Waits until BIRD has no session, and the route; without a word to lbd, which is gone.
-fn until_kept(bird: &Bird) {
-    let lb1 = balancer(Family::V4, 1);
-    wait::until("BIRD keeps the routes of one who is away", super::DEADLINE, || {
-        Ok(!bird.peers()?[&lb1].established && bird.routes(VIPS[0])?.len() == 1)
+/// Waits until a router has no session, and keeps the routes; without a word to lbd, which is gone.
+#[track_caller]
+fn until_kept(router: &dyn Router) {
+    let what = format!("{} keeps the routes of one who is away", router.name());
+    let is_bird = router.name().contains("bird");
+    wait::until(&what, DEADLINE, || {
+        let away = router.peers()?.values().all(|peer| !peer.established);
+        let mut kept = true;
+        for prefix in VIPS {
+            kept &= matches!(&router.routes(prefix)?[..], [route] if route.stale || is_bird);
+        }
+        Ok(away && kept)
     })
     .unwrap();
 }
 
+/// Waits until a router has none of the routes; without a word to lbd.
+#[track_caller]
+fn until_gone(router: &dyn Router, what: &str, deadline: Duration) {
+    for prefix in VIPS {
+        let what = format!("{}: {prefix}: {what}", router.name());
+        wait::until(&what, deadline, || Ok(router.routes(prefix)?.is_empty())).unwrap();
+    }
+}
+
 #[test]
 fn without_it_routes_go_with_lbd_and_in_order_when_it_is_told_to_end() {
-    let lines = "linger = \"1s\"\n[bgp.lower]\ntime = \"1s\"\ncommunities = [\"65010:99\"]\n";
+    let lines = "linger = \"2s\"\n[bgp.lower]\ntime = \"2s\"\ncommunities = [\"65010:99\"]\n";
     let mut world = World::new(lines, "hold_time = \"3s\"\n");
     world.until_announced();
     // It is there, and silent.
     world.lab.balancers[&1].freeze_lbd().unwrap();
     for router in world.all() {
-        wait::until("the routes go within the hold time", Duration::from_secs(8), || {
-            Ok(router.routes(VIPS[0])?.is_empty())
-        })
-        .unwrap();
+        until_gone(router, "the routes go within the hold time", Duration::from_secs(8));
     }
     world.lab.balancers[&1].resume_lbd().unwrap();
     world.until_announced();
 
+    // It is not there.
+    world.lab.balancers.get_mut(&1).unwrap().kill_lbd().unwrap();
+    for router in world.all() {
+        until_gone(router, "the routes go with their connection", Duration::from_secs(2));
+    }
+    world.lab.balancers.get_mut(&1).unwrap().start().unwrap();
+    world.until_announced();
+
+    // It is told to end.
     let World { lab, routers } = &mut world;
-    let bird = &routers.bird;
     let first = lab.balancers.get_mut(&1).unwrap();
     std::thread::scope(|scope| {
-        let stopping = scope.spawn(|| first.stop_lbd());
-        wait::until("lowered first", super::DEADLINE, || {
-            let lowered = |route: &Route| {
-                route.communities.contains("65535:0") && route.communities.contains("65010:99")
-            };
-            Ok(bird.routes(VIPS[0])?.iter().any(lowered))
-        })
-        .unwrap();
-        let lb1 = balancer(Family::V4, 1);
-        let mut session = true;
-        wait::until("then withdrawn", super::DEADLINE, || {
-            let gone = bird.routes(VIPS[0])?.is_empty();
-            session = bird.peers()?[&lb1].established;
-            Ok(gone)
-        })
-        .unwrap();
-        assert!(session, "the session ends after the routes, not with them");
-        stopping.join().unwrap().unwrap();
+        let orders = routers.all().map(|router| {
+            Family::BOTH.map(|family| scope.spawn(move || goes_in_order(router, family)))
+        });
+        first.stop_lbd().unwrap();
+        orders.into_iter().flatten().for_each(|it| it.join().unwrap());
     });
-    let log = routers.bird.log().unwrap();
-    assert!(log.contains("Administrative shutdown: \""), "no word of why: {log}");
+    for router in routers.all() {
+        let log = router.log().unwrap();
+        assert!(log.contains(GOODBYE), "{}: no word of why: {log}", router.name());
+    }
+}
+
+/// The route is lowered, then withdrawn, and then the session ends.
+fn goes_in_order(router: &dyn Router, family: Family) {
+    let prefix = VIPS[usize::from(family == Family::V6)];
+    let name = router.name();
+    let mut last = Vec::new();
+    wait::until("lowered first", DEADLINE, || {
+        last = router.routes(prefix)?;
+        let lowered = |route: &Route| {
+            route.communities.contains("65535:0") && route.communities.contains("65010:99")
+        };
+        Ok(last.iter().any(lowered))
+    })
+    .unwrap_or_else(|error| panic!("{name}: {prefix}: {error}: {last:?}"));
+    until_gone(router, "then withdrawn", DEADLINE);
+    let established = router.peers().unwrap()[&balancer(family, 1)].established;
+    assert!(established, "{name}: {prefix}: the session ends after the routes, not with them");
 }

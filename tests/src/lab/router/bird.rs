@@ -48,31 +48,6 @@ impl Bird {
         Ok(bird)
     }
 
-    /// Starts it with the configuration that it had.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_again(&mut self) -> Result<()> {
-        let mut command = self.namespace.command("bird");
-        command.args(["-f", "-c"]).arg(self.directory.join("bird.conf"));
-        command.arg("-s").arg(self.socket()).arg("-P").arg(self.directory.join("pid"));
-        let mut process = Process::start(&self.name, &mut command, &self.directory.join("out"))?;
-        wait::until(&format!("{} answers", self.name), READY_DEADLINE, || {
-            process.check_alive()?;
-            Ok(self.ask("show status").is_ok())
-        })?;
-        self.process = Some(process);
-        Ok(())
-    }
-
-    /// `kill -9`: its connections are reset by its kernel.
-    ///
-    /// # Errors
-    /// It cannot be signalled.
-    pub fn kill(&mut self) -> Result<()> {
-        self.process.take().map_or(Ok(()), Process::kill)
-    }
-
     /// SIGTERM: it says goodbye to its neighbours.
     ///
     /// # Errors
@@ -128,19 +103,15 @@ impl Bird {
     fn socket(&self) -> PathBuf {
         self.directory.join("ctl")
     }
-
-    /// With a log of its own in front.
-    fn write(&self, configuration: &str) -> Result<()> {
-        let log = self.directory.join("log");
-        let text = format!("log \"{}\" all;\n{configuration}", log.display());
-        let path = self.directory.join("bird.conf");
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    }
 }
 
 impl Router for Bird {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
@@ -153,6 +124,31 @@ impl Router for Bird {
 
     fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.directory.join("log"))?)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Process::kill)
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        let mut command = self.namespace.command("bird");
+        command.args(["-f", "-c"]).arg(self.directory.join("bird.conf"));
+        command.arg("-s").arg(self.socket()).arg("-P").arg(self.directory.join("pid"));
+        let mut process = Process::start(&self.name, &mut command, &self.directory.join("out"))?;
+        wait::until(&format!("{} answers", self.name), READY_DEADLINE, || {
+            process.check_alive()?;
+            Ok(self.ask("show status").is_ok())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// With a log of its own in front.
+    fn write(&self, configuration: &str) -> Result<()> {
+        let log = self.directory.join("log");
+        let text = format!("log \"{}\" all;\n{configuration}", log.display());
+        let path = self.directory.join("bird.conf");
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn freeze(&self) -> Result<()> {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -47,26 +49,102 @@ impl Frr {
         let directory = PathBuf::from(FRR_FILES).join(namespace.name());
         fs::create_dir_all(&directory)?;
         let mut frr = Self { name, namespace: namespace.clone(), directory, daemons: Vec::new() };
-        for daemon in DAEMONS {
-            let text = if daemon == "bgpd" {
-                let log = frr.directory.join("bgpd.log");
-                format!("hostname frr\nlog file {}\n{configuration}", log.display())
-            } else {
-                String::new()
-            };
-            fs::write(frr.directory.join(format!("{daemon}.conf")), text)?;
-        }
-        let owner = format!("{USER}:{USER}");
-        command::run(Command::new("chown").args(["-R", &owner]).arg(&frr.directory))?;
+        frr.write(configuration)?;
         frr.start_again()?;
         Ok(frr)
     }
 
-    /// Starts it with the configuration that it had.
+    /// Runs commands of vtysh one after the other and returns what it prints. A change is
+    /// `["configure terminal", "router bgp 65020", "no neighbor ..."]`.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_again(&mut self) -> Result<()> {
+    /// FRR does not know one of them.
+    pub fn ask(&self, commands: &[&str]) -> Result<String> {
+        let mut vtysh = Command::new("vtysh");
+        vtysh.arg("--vty_socket").arg(&self.directory);
+        for command in commands {
+            vtysh.arg("-c").arg(command);
+        }
+        let said = command::run(&mut vtysh)?;
+        ensure!(!said.contains("% Unknown command"), "{commands:?}: {said}");
+        Ok(said)
+    }
+
+    /// Asks bgpd one question (`show bgp summary json`) on the socket that vtysh uses: a table
+    /// that is watched is looked at every few milliseconds, and a vtysh for each look takes longer.
+    fn show(&self, question: &str) -> Result<String> {
+        let path = self.directory.join("bgpd.vty");
+        let stream = UnixStream::connect(&path);
+        let mut stream = stream.with_context(|| format!("{} is not there", path.display()))?;
+        stream.set_read_timeout(Some(READY_DEADLINE))?;
+        // As vtysh does it: a connection begins with few rights.
+        answer(&mut stream, "enable")?;
+        answer(&mut stream, question)
+    }
+}
+
+/// A question ends with a NUL, an answer with three of them and a status, 0 when all is well.
+fn answer(stream: &mut UnixStream, question: &str) -> Result<String> {
+    stream.write_all(format!("{question}\0").as_bytes())?;
+    let (mut said, mut buffer) = (Vec::new(), [0; 4_096]);
+    loop {
+        let length = stream.read(&mut buffer).with_context(|| format!("no answer: {question}"))?;
+        ensure!(length > 0, "FRR went away while it was asked `{question}`");
+        said.extend_from_slice(&buffer[..length]);
+        if let Some((text, [0, 0, 0, status])) = said.split_last_chunk() {
+            let text = String::from_utf8_lossy(text).into_owned();
+            ensure!(*status == 0, "`{question}`: status {status}: {text}");
+            return Ok(text);
+        }
+    }
+}
+
+impl Drop for Frr {
+    fn drop(&mut self) {
+        // What cannot be removed goes with the namespace.
+        drop(self.kill());
+    }
+}
+
+impl Router for Frr {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
+        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+        let said = self.show(&format!("show bgp {family} unicast {prefix} json"))?;
+        parse_routes(&said)
+    }
+
+    fn peers(&self) -> Result<BTreeMap<IpAddr, Peer>> {
+        parse_peers(&self.show("show bgp summary json")?)
+    }
+
+    fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.directory.join("bgpd.log"))?)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        while let Some(process) = self.daemons.pop() {
+            let number = process.id();
+            process.kill()?;
+            for daemon in DAEMONS {
+                // Two of the three never were.
+                drop(fs::remove_dir_all(format!("{LAST_MESSAGES}/{daemon}.{number}")));
+            }
+        }
+        for daemon in DAEMONS {
+            drop(fs::remove_file(self.directory.join(format!("{daemon}.vty"))));
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<()> {
         for daemon in DAEMONS {
             let file = |kind: &str| self.directory.join(format!("{daemon}.{kind}"));
             let mut command = self.namespace.command(format!("{PROGRAMS}/{daemon}"));
@@ -87,66 +165,19 @@ impl Frr {
         })
     }
 
-    /// `kill -9` of all daemons.
-    ///
-    /// # Errors
-    /// One cannot be signalled.
-    pub fn kill(&mut self) -> Result<()> {
-        while let Some(process) = self.daemons.pop() {
-            let number = process.id();
-            process.kill()?;
-            for daemon in DAEMONS {
-                // Two of the three never were.
-                drop(fs::remove_dir_all(format!("{LAST_MESSAGES}/{daemon}.{number}")));
-            }
-        }
+    fn write(&self, configuration: &str) -> Result<()> {
         for daemon in DAEMONS {
-            drop(fs::remove_file(self.directory.join(format!("{daemon}.vty"))));
+            let text = if daemon == "bgpd" {
+                let log = self.directory.join("bgpd.log");
+                format!("hostname frr\nlog file {}\n{configuration}", log.display())
+            } else {
+                String::new()
+            };
+            fs::write(self.directory.join(format!("{daemon}.conf")), text)?;
         }
+        let owner = format!("{USER}:{USER}");
+        command::run(Command::new("chown").args(["-R", &owner]).arg(&self.directory))?;
         Ok(())
-    }
-
-    /// Runs commands of vtysh one after the other and returns what it prints. A change is
-    /// `["configure terminal", "router bgp 65020", "no neighbor ..."]`.
-    ///
-    /// # Errors
-    /// FRR does not know one of them.
-    pub fn ask(&self, commands: &[&str]) -> Result<String> {
-        let mut vtysh = Command::new("vtysh");
-        vtysh.arg("--vty_socket").arg(&self.directory);
-        for command in commands {
-            vtysh.arg("-c").arg(command);
-        }
-        let said = command::run(&mut vtysh)?;
-        ensure!(!said.contains("% Unknown command"), "{commands:?}: {said}");
-        Ok(said)
-    }
-}
-
-impl Drop for Frr {
-    fn drop(&mut self) {
-        // What cannot be removed goes with the namespace.
-        drop(self.kill());
-    }
-}
-
-impl Router for Frr {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
-        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
-        let said = self.ask(&[&format!("show bgp {family} unicast {prefix} json")])?;
-        parse_routes(&said)
-    }
-
-    fn peers(&self) -> Result<BTreeMap<IpAddr, Peer>> {
-        parse_peers(&self.ask(&["show bgp summary json"])?)
-    }
-
-    fn log(&self) -> Result<String> {
-        Ok(fs::read_to_string(self.directory.join("bgpd.log"))?)
     }
 
     /// All daemons: a frozen bgpd beside a living bfdd would keep BFD up.

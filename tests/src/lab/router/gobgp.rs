@@ -37,35 +37,10 @@ impl Gobgp {
         let host = namespace.name().rsplit('-').next().unwrap_or_default();
         let directory = lab.join(format!("gobgp-{host}"));
         fs::create_dir_all(&directory)?;
-        fs::write(directory.join("gobgpd.toml"), configuration)?;
         let mut gobgp = Self { name, namespace: namespace.clone(), directory, process: None };
+        gobgp.write(configuration)?;
         gobgp.start_again()?;
         Ok(gobgp)
-    }
-
-    /// Starts it with the configuration that it had.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start).
-    pub fn start_again(&mut self) -> Result<()> {
-        let mut command = self.namespace.command("gobgpd");
-        command.arg("-f").arg(self.directory.join("gobgpd.toml"));
-        command.args(["--api-hosts", API, "--pprof-disable"]);
-        let mut process = Process::start(&self.name, &mut command, &self.directory.join("log"))?;
-        wait::until(&format!("{} answers", self.name), READY_DEADLINE, || {
-            process.check_alive()?;
-            Ok(self.ask(&["neighbor"]).is_ok())
-        })?;
-        self.process = Some(process);
-        Ok(())
-    }
-
-    /// `kill -9`: its connections are reset by its kernel.
-    ///
-    /// # Errors
-    /// It cannot be signalled.
-    pub fn kill(&mut self) -> Result<()> {
-        self.process.take().map_or(Ok(()), Process::kill)
     }
 
     /// Runs `gobgp` and returns what it prints.
@@ -82,6 +57,10 @@ impl Router for Gobgp {
         &self.name
     }
 
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     fn routes(&self, prefix: &str) -> Result<Vec<Route>> {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
         parse_routes(&self.ask(&["global", "rib", "-a", family, prefix, "-j"])?)
@@ -93,6 +72,27 @@ impl Router for Gobgp {
 
     fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(self.directory.join("log"))?)
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Process::kill)
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        let mut command = self.namespace.command("gobgpd");
+        command.arg("-f").arg(self.directory.join("gobgpd.toml"));
+        command.args(["--api-hosts", API, "--pprof-disable"]);
+        let mut process = Process::start(&self.name, &mut command, &self.directory.join("log"))?;
+        wait::until(&format!("{} answers", self.name), READY_DEADLINE, || {
+            process.check_alive()?;
+            Ok(self.ask(&["neighbor"]).is_ok())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn write(&self, configuration: &str) -> Result<()> {
+        Ok(fs::write(self.directory.join("gobgpd.toml"), configuration)?)
     }
 
     fn freeze(&self) -> Result<()> {
@@ -219,6 +219,21 @@ struct NeighborState {
     /// Zero values are left out.
     #[serde(default)]
     session_state: u8,
+    #[serde(default)]
+    messages: Messages,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Messages {
+    received: Received,
+}
+
+/// Messages by kind.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Received {
+    notification: u64,
 }
 
 #[derive(Deserialize)]
@@ -243,11 +258,12 @@ struct Counts {
 fn parse_peers(said: &str) -> Result<BTreeMap<IpAddr, Peer>> {
     let neighbors: Vec<Neighbor> = serde_json::from_str(said).with_context(|| said.to_owned())?;
     let peers = neighbors.into_iter().map(|neighbor| {
+        let (state, received) = (neighbor.state.session_state, neighbor.state.messages.received);
         let peer = Peer {
-            established: neighbor.state.session_state == ESTABLISHED,
+            established: state == ESTABLISHED,
             since: neighbor.timers.state["uptime"]["seconds"].to_string(),
             received: neighbor.afi_safis.iter().map(|it| it.state.received).sum(),
-            info: format!("state {}", neighbor.state.session_state),
+            info: format!("state {state}, NOTIFICATIONs {}", received.notification),
         };
         (neighbor.state.neighbor_address, peer)
     });

@@ -22,6 +22,8 @@ pub use bird::Bird;
 pub use frr::Frr;
 pub use gobgp::Gobgp;
 
+use crate::lab::namespace::Namespace;
+
 /// How long a router may take until it answers questions.
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 
@@ -68,6 +70,9 @@ pub trait Router {
     /// Its name, for messages.
     fn name(&self) -> &str;
 
+    /// The namespace of its host.
+    fn namespace(&self) -> &Namespace;
+
     /// All paths to exactly this prefix (`203.0.113.10/32`); none is not an error.
     ///
     /// # Errors
@@ -85,6 +90,24 @@ pub trait Router {
     /// # Errors
     /// There is no log.
     fn log(&self) -> Result<String>;
+
+    /// `kill -9` of all its processes: its connections are reset by its kernel.
+    ///
+    /// # Errors
+    /// One cannot be signalled.
+    fn kill(&mut self) -> Result<()>;
+
+    /// Starts it with the configuration that it had last; returns when it answers.
+    ///
+    /// # Errors
+    /// It refuses the configuration, or does not start.
+    fn start_again(&mut self) -> Result<()>;
+
+    /// Writes down the configuration that it reads at its next start.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn write(&self, configuration: &str) -> Result<()>;
 
     /// SIGSTOP: it says nothing more, and its connections stay open.
     ///
