@@ -2,8 +2,11 @@
 
 mod attributes;
 mod bfd;
+mod collision;
 mod flood;
 mod guards;
+mod leaving;
+mod multihop;
 mod poisoning;
 mod reload;
 mod restart;
@@ -11,6 +14,7 @@ mod routers;
 mod scale;
 mod secured;
 mod sessions;
+mod shedding;
 mod steering;
 
 use std::collections::BTreeMap;
