@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use tokio::time::Instant;
 
 use super::{CHANGE_DEADLINE, Outcome, World};
 use crate::lab::addresses::{self, Family};
 use crate::lab::bgp;
 use crate::lab::config::{Backend, Pool};
+use crate::lab::router::Router as _;
 use crate::lab::{Lab, Plan, wait};
 
 /// The only backend of VIP `side`.
@@ -21,6 +22,10 @@ const SIDE_WEB_NUMBER: u8 = 5;
 const SIDE_VIP: u8 = 1;
 /// BIRD's half of BFD.
 const BFD: &str = "protocol bfd { interface \"br0\" { interval 50 ms; multiplier 3; }; }\n";
+/// What BIRD says of a session that BFD took down.
+const LOST_BY_BFD: &str = "BFD session down";
+/// After that long without a word a session is dead without BFD.
+const HOLD_TIME: Duration = Duration::from_secs(9);
 /// What is withdrawn because of health comes back soon. Of VIP `side` the IPv6 address goes with
 /// its backends, the IPv4 address stays, as nobody else is known to announce it.
 const SETTINGS: &str = r#"
@@ -77,10 +82,12 @@ pub(super) fn kill_balancer(world: &mut World<'_>) -> Result<Outcome> {
     let start = Instant::now();
     world.lab.balancer(1)?.fall_silent()?;
     world.until_routed(&[2])?;
-    let gone = start.elapsed().as_millis();
+    let gone = start.elapsed();
+    world.bfd_noticed(gone)?;
     world.note_halfway()?;
     world.lab.remove_balancer(1)?;
     world.add_first_balancer(with_graceful_restart())?;
+    let gone = gone.as_millis();
     Ok(Outcome::new(format!("BFD noticed, its routes were gone after {gone} ms; back")))
 }
 
@@ -127,6 +134,28 @@ impl World<'_> {
         balancer.start()?;
         self.no_slot_contested()?;
         self.until_routed(&[1, 2])
+    }
+
+    /// Fails if BIRD lost lb1, after this time, in another way than by BFD.
+    fn bfd_noticed(&self, gone: Duration) -> Result<()> {
+        let bird = self.lab.uplink.as_ref().context("the router has no BIRD")?;
+        let peers = bird.peers()?;
+        for family in Family::BOTH {
+            let lb1 = addresses::balancer(family, 1);
+            let peer =
+                peers.get(&lb1).with_context(|| format!("BIRD has no session with {lb1}"))?;
+            ensure!(
+                peer.info.contains(LOST_BY_BFD),
+                "it was not BFD that noticed lb1's death: BIRD says `{}` of {lb1}",
+                peer.info
+            );
+        }
+        ensure!(
+            gone < HOLD_TIME / 3,
+            "BFD noticed lb1's death, and its routes were gone after {} ms only",
+            gone.as_millis()
+        );
+        Ok(())
     }
 
     /// A session is noticed to be dead by BFD only if that was up.

@@ -224,6 +224,14 @@ impl Balancer {
         self.lbd.take().map_or(Ok(()), Process::terminate)
     }
 
+    /// SIGTERM to lbd, which then leaves as its configuration says; does not wait for its end.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn ask_lbd_to_end(&self) -> Result<()> {
+        self.lbd.as_ref().context("lbd does not run")?.ask_to_end()
+    }
+
     /// SIGSTOP to lbd: it says nothing more, and its connections stay open.
     ///
     /// # Errors

@@ -130,6 +130,14 @@ impl Process {
         kernel::resume(self.child.id())
     }
 
+    /// SIGTERM, and does not wait for its end.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub fn ask_to_end(&self) -> Result<()> {
+        kernel::terminate(self.child.id())
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -29,6 +29,22 @@ const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
 /// `bpf_set_hash_invalid(packet); return TC_ACT_OK`: call helper 41, move 0 to r0, exit.
 const FORGET_HASH: [u64; 3] = [0x0000_0029_0000_0085, 0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
 
+/// Drops what is TCP in IPv4 and has PSH set: move the packet from r1 to r6, where loads take it;
+/// byte 23, the protocol, is 6? Byte 47, the flags, has bit 3? Then 2 (`TC_ACT_SHOT`) to r0, exit;
+/// else 0 (`TC_ACT_OK`) to r0, exit.
+const DROP_TCP_DATA: [u64; 10] = [
+    0x0000_0000_0000_16bf,
+    0x0000_0017_0000_0030,
+    0x0000_0006_0005_0055,
+    0x0000_002f_0000_0030,
+    0x0000_0008_0000_0057,
+    0x0000_0000_0002_0015,
+    0x0000_0002_0000_00b7,
+    0x0000_0000_0000_0095,
+    0x0000_0000_0000_00b7,
+    0x0000_0000_0000_0095,
+];
+
 /// The head of `union bpf_attr` for `BPF_PROG_LOAD`; the kernel takes what follows as zero.
 #[repr(C)]
 struct LoadAttr {
@@ -172,7 +188,20 @@ pub fn attach_xdp_pass(interface: &str) -> Result<OwnedFd> {
 /// # Errors
 /// The path is taken, not on a BPF file system, or we are not root.
 pub fn pin_forget_hash(path: &Path) -> Result<()> {
-    let program = load(TYPE_SCHED_CLS, &FORGET_HASH)?;
+    pin_classifier(path, &FORGET_HASH)
+}
+
+/// Pins a program for tc, below `/sys/fs/bpf`, that drops what is said over TCP in IPv4: segments
+/// with PSH, as the last one of every write has. Connections come about, and stay silent.
+///
+/// # Errors
+/// As [`pin_forget_hash`].
+pub fn pin_drop_tcp_data(path: &Path) -> Result<()> {
+    pin_classifier(path, &DROP_TCP_DATA)
+}
+
+fn pin_classifier(path: &Path, instructions: &[u64]) -> Result<()> {
+    let program = load(TYPE_SCHED_CLS, instructions)?;
     let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     let pin = PinAttr {
         pathname: name.as_ptr().addr() as u64,

@@ -10,6 +10,7 @@ pub mod balancer;
 pub mod bgp;
 pub mod command;
 pub mod config;
+mod filter;
 pub mod kernel;
 pub mod namespace;
 pub mod owner;
@@ -330,22 +331,6 @@ fn set_up_router(router: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Has the router hash what it sees, as it would behind a wire, not what the client's kernel
-/// remembers of the socket.
-fn forget_hashes(router: &Namespace, interface: &str) -> Result<()> {
-    let pins = Path::new(BPF_FILESYSTEM).join(router.name());
-    fs::create_dir(&pins).with_context(|| format!("cannot make {}", pins.display()))?;
-    let pin = pins.join("forget_hash");
-    kernel::pin_forget_hash(&pin)?;
-    // Not `tc -netns`, which would hide the pin behind mounts of its own.
-    let tc = |arguments: &[&str]| command::run(router.command("tc").args(arguments));
-    tc(&["qdisc", "add", "dev", interface, "clsact"])?;
-    let filter = ["filter", "add", "dev", interface, "ingress", "bpf", "direct-action"];
-    tc(&[&filter[..], &["object-pinned", &pin.to_string_lossy()]].concat())?;
-    // The filter holds the program from here.
-    fs::remove_dir_all(&pins).with_context(|| format!("cannot remove {}", pins.display()))
-}
-
 /// The client: all of two networks are its own, each address a source of flows.
 fn set_up_client(router: &Namespace, client: &Namespace) -> Result<()> {
     router.ip(&format!(
@@ -355,7 +340,7 @@ fn set_up_client(router: &Namespace, client: &Namespace) -> Result<()> {
          address add 2001:db8:2::1/64 dev client nodad\n",
         client.name(),
     ))?;
-    forget_hashes(router, "client")?;
+    filter::forget_hashes(router, "client")?;
     client.set(&[
         ("ipv6/ip_nonlocal_bind", "1"),
         ("ipv4/ping_group_range", "0 0"),

@@ -2,14 +2,19 @@
 
 mod attributes;
 mod bfd;
+mod collision;
 mod flood;
 mod guards;
+mod leaving;
+mod multihop;
+mod poisoning;
 mod reload;
 mod restart;
 mod routers;
 mod scale;
 mod secured;
 mod sessions;
+mod shedding;
 mod steering;
 
 use std::collections::BTreeMap;

@@ -39,17 +39,8 @@ use Site::{A, B, Nowhere};
 impl Sites {
     fn start() -> Self {
         let mut lab = Lab::new(Plan { balancers: 2, ..small(Pool::web(1)) }).unwrap();
-        for (number, router, remote_as, poison) in
-            [(1, 1, TARGET_AS, ""), (2, 2, FRR_AS, "poison_allowed = [1000000]\n")]
-        {
-            let address = peer_address(Family::V4, router);
-            let speaker = format!("prepend = 2\nlarge_communities = [\"{OWN_AS}:{number}:0\"]\n");
-            let peer = bgp::peer("edge", address, remote_as, &format!("{poison}\n"));
-            let prefixes = format!(
-                "[bgp.guards]\ninterval = \"0s\"\n[[bgp.prefix]]\nprefix = \"{PREFIX}\"\n\
-                 [[bgp.prefix]]\nprefix = \"{COVERING}\"\n"
-            );
-            lab.balancer(number).unwrap().bgp = bgp::speaker(&speaker) + &peer + &prefixes;
+        for number in [1, 2] {
+            lab.balancer(number).unwrap().bgp = site(number, 2);
         }
         let hosts = [lab.add_router(1).unwrap(), lab.add_router(2).unwrap()];
         let bird = Bird::start(lab.directory(), &hosts[0], &bird()).unwrap();
@@ -80,12 +71,42 @@ impl Sites {
         }
     }
 
+    /// Has both sites prepend so often by their configuration.
+    fn set_baseline(&mut self, prepend: u8) {
+        let pools = self.lab.plan.pools.clone();
+        for number in [1, 2] {
+            let balancer = self.lab.balancer(number).unwrap();
+            balancer.bgp = site(number, prepend);
+            balancer.apply(&pools).unwrap();
+        }
+        let path = vec![OWN_AS; usize::from(prepend) + 1];
+        for router in [&self.bird as &dyn Router, &self.frr] {
+            super::until_routes(&self.lab, router, PREFIX, "the baseline is there", |routes| {
+                routes.iter().any(|route| route.best && route.as_path == path)
+            });
+        }
+        self.expect(PREFIX, "both plain", A, B);
+    }
+
     /// Ends all steering, and waits until it shows.
     #[track_caller]
     fn undo(&self) {
         unsteer(&self.lab);
         self.expect(PREFIX, "as before", A, B);
     }
+}
+
+/// What the load balancer of a site has about BGP.
+fn site(number: u8, prepend: u8) -> String {
+    let (remote_as, poison) = match number {
+        1 => (TARGET_AS, String::new()),
+        _ => (FRR_AS, format!("poison_allowed = [{TARGET_AS}]\n")),
+    };
+    let tag = format!("prepend = {prepend}\nlarge_communities = [\"{OWN_AS}:{number}:0\"]\n");
+    let peer = bgp::peer("edge", peer_address(Family::V4, number), remote_as, &poison);
+    let guards = "[bgp.guards]\ninterval = \"0s\"\n";
+    let prefixes = [PREFIX, COVERING].map(|it| format!("[[bgp.prefix]]\nprefix = \"{it}\"\n"));
+    bgp::speaker(&tag) + &peer + guards + &prefixes.concat()
 }
 
 fn bird() -> String {
@@ -115,7 +136,7 @@ fn frr() -> String {
 
 #[test]
 fn each_action_moves_whom_it_should_and_undoes_itself() {
-    let sites = Sites::start();
+    let mut sites = Sites::start();
     let lab = &sites.lab;
     sites.expect(PREFIX, "both plain", A, B);
 
@@ -164,38 +185,59 @@ fn each_action_moves_whom_it_should_and_undoes_itself() {
     lab.balancers[&1].lbctl(&["bgp", "steer", PREFIX, "--withdraw", "--for", "2s"]).unwrap();
     sites.expect(PREFIX, "A withdrawn for two seconds", B, B);
     sites.expect(PREFIX, "it undoes itself", A, B);
-    poisoning(&sites);
+    poisoning(&mut sites);
 }
 
-/// The target loses its way to B only, and what covers the prefix still leads there.
-fn poisoning(sites: &Sites) {
+/// The rows with a poisoned path: only the target moves, what covers the prefix still leads there,
+/// and without prepending by configuration, which would make it move others, there is none.
+fn poisoning(sites: &mut Sites) {
+    let lab = &sites.lab;
+    let plain = sites.frr.best(PREFIX).unwrap().unwrap().as_path;
+    steer(lab, 2, &[PREFIX, "--poison", "1000000"]);
+    sites.until_poisoned(&plain);
+    sites.expect(PREFIX, "B poisons the target, whose users A has anyway", A, B);
+    steer(lab, 1, &[PREFIX, "--withdraw"]);
+    sites.expect(PREFIX, "and A withdrawn: the target has no route", Nowhere, B);
+    sites.expect(COVERING, "but what covers it, of A", A, B);
+    steer(lab, 1, &[COVERING, "--withdraw"]);
+    sites.expect(COVERING, "or of B", B, B);
+    sites.undo();
+    // The other way round: who came to B goes away, and nobody else.
     let lab = &sites.lab;
     steer(lab, 1, &[PREFIX, "--prepend", "3"]);
     sites.expect(PREFIX, "BIRD's users come to B", B, B);
     steer(lab, 2, &[PREFIX, "--poison", "1000000"]);
     sites.expect(PREFIX, "only the target moved", A, B);
-    let route = sites.frr.best(PREFIX).unwrap().unwrap();
-    assert_eq!(route.as_path, [OWN_AS, TARGET_AS, OWN_AS], "as long as before");
-    steer(lab, 1, &[PREFIX, "--withdraw"]);
-    sites.expect(PREFIX, "the target has no route", Nowhere, B);
-    steer(lab, 1, &[COVERING, "--withdraw"]);
-    sites.expect(COVERING, "but what covers it", B, B);
-    unsteer(lab);
-    sites.expect(PREFIX, "as before", A, B);
+    sites.undo();
 
-    // At A nobody may be poisoned; nowhere an AS that is ours, private or a direct peer's.
-    let words = ["bgp", "steer", PREFIX, "--for", "1m", "--poison"];
-    let own = OWN_AS.to_string();
-    for (number, target) in [(1, "1000000"), (2, &*own), (2, "65020"), (2, "3356"), (2, "1000001")]
-    {
-        let arguments = [&words[..], &[target]].concat();
-        let refused = lab.balancers[&number].ask(&arguments).unwrap();
-        assert!(!refused.status.success(), "lb{number} poisons {target}");
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(said.contains(target), "no word of {target}: {said}");
+    // A direct peer would drop the route without a word, which is what withdrawing is for.
+    sites.refuse_poison(1, "AS 1000000 may not poison a path: peer edge is in it, withdraw");
+    sites.set_baseline(0);
+    sites.refuse_poison(2, "the path to edge must already be 3 own ASNs long");
+    sites.expect(PREFIX, "and nobody moved", A, B);
+    // What it is refused for: a path that is two longer moves those who are nobody's target.
+    steer(&sites.lab, 2, &[PREFIX, "--prepend", "2"]);
+    sites.expect(PREFIX, "as long as B's poisoned path would be", A, A);
+    sites.undo();
+}
+
+impl Sites {
+    /// Waits until the path of B at FRR has the target in it, and is as long as it was.
+    #[track_caller]
+    fn until_poisoned(&self, plain: &[u32]) {
+        let mut path = plain.to_vec();
+        path[plain.len() - 2] = TARGET_AS;
+        super::until_routes(&self.lab, &self.frr, PREFIX, "poisoned, and as long", |routes| {
+            routes.iter().any(|route| route.best && route.as_path == path)
+        });
     }
-    // Nor a path in which it would be the length that moves others.
-    let long =
-        ["bgp", "steer", PREFIX, "--for", "1m", "--poison", "1000000", "--poison", "1000002"];
-    assert!(!lab.balancers[&2].ask(&long).unwrap().status.success());
+
+    /// Orders a site to poison the target, which it refuses.
+    #[track_caller]
+    fn refuse_poison(&self, number: u8, why: &str) {
+        let order = ["bgp", "steer", PREFIX, "--for", "1m", "--poison", "1000000"];
+        let refused = self.lab.balancers[&number].ask(&order).unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(why), "lb{number}: {said}");
+    }
 }

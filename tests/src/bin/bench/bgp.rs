@@ -1,6 +1,6 @@
-//! BGP: from a command to the route in BIRD, and what the death of a load balancer costs.
+//! BGP: from a decision to the route ([`decisions`]), and what the death of a load balancer costs.
 //!
-//! Both in the lab: two load balancers behind a switch, BIRD on the router, its routes in the
+//! That is in the lab: two load balancers behind a switch, BIRD on the router, its routes in the
 //! router's kernel. A death is that of the host: lbd and the program are gone and it says nothing
 //! more, while all links stay up.
 
@@ -13,14 +13,13 @@ use anyhow::{Context as _, Result, ensure};
 use lb_tests::lab::addresses::{self, ECHO_PORT, Family};
 use lb_tests::lab::bgp;
 use lb_tests::lab::config::Pool;
-use lb_tests::lab::router::Router as _;
 use lb_tests::lab::{Lab, Plan, wait};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// Commands that are timed.
-const COMMANDS: u8 = 100;
-/// Between two looks at BIRD's table, or two datagrams.
+use crate::decisions;
+
+/// Between two datagrams.
 const STEP: Duration = Duration::from_millis(1);
 /// Deaths with BFD; the worst counts. The hold time is waited for once.
 const DEATHS: u32 = 3;
@@ -35,8 +34,7 @@ const BFD: &str = "protocol bfd { interface \"br0\" { interval 50 ms; multiplier
 
 /// The figures, as they are in the report.
 pub(crate) fn measure() -> Result<Value> {
-    let (p50, p99) = decisions()?;
-    println!("BGP: command to the route in BIRD: p50 {p50:.1} ms, p99 {p99:.1} ms");
+    let decisions = decisions::measure()?;
     let mut lab = lab("bfd = { interval = \"50ms\", multiplier = 3 }\n")?;
     let mut bfd = f64::NEG_INFINITY;
     for _ in 0..DEATHS {
@@ -52,7 +50,7 @@ pub(crate) fn measure() -> Result<Value> {
     let hold = death(&mut lab, false)?;
     println!("BGP: a load balancer dies, hold time 9 s: packets lost for {hold:.0} ms");
     Ok(json!({
-        "decision_to_route_ms": { "p50": p50, "p99": p99 },
+        "decision_to_route_ms": decisions,
         "loss_ms": { "bfd": bfd, "hold": hold },
     }))
 }
@@ -66,34 +64,6 @@ fn lab(peer: &str) -> Result<Lab> {
     lab.start()?;
     lab.until_routed(&lab.vips(), &[1, 2], DEADLINE)?;
     Ok(lab)
-}
-
-/// Median and 99th percentile, ms, from the start of `lbctl bgp steer` to the new MED in BIRD.
-fn decisions() -> Result<(f64, f64)> {
-    let bgp = bgp::speaker("") + &bgp::uplink_sessions("");
-    // A pool for each two addresses: every command is the first one for its prefix.
-    let pools: Vec<Pool> = (0..COMMANDS / 2)
-        .map(|vip| Pool { name: format!("web{vip}"), vip, ..Pool::web(1) })
-        .collect();
-    let mut lab = Lab::new(Plan { webs: 1, balancers: 1, pools, bgp, ..Plan::default() })?;
-    lab.learn_routes("", "")?;
-    lab.start()?;
-    lab.until_routed(&lab.vips(), &[1], DEADLINE)?;
-    let bird = lab.uplink.as_ref().context("the lab has no BIRD")?;
-    let mut times = Vec::new();
-    for vip in lab.vips() {
-        let prefix = format!("{vip}/{}", if vip.is_ipv4() { 32 } else { 128 });
-        let start = Instant::now();
-        lab.balancers[&1].lbctl(&["bgp", "steer", &prefix, "--med", "7", "--for", "10m"])?;
-        while !bird.routes(&prefix)?.iter().any(|route| route.med == Some(7)) {
-            ensure!(start.elapsed() < DEADLINE, "BIRD never has the new MED of {prefix}");
-            std::thread::park_timeout(STEP);
-        }
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    times.sort_by(f64::total_cmp);
-    let at = |percent: usize| times.get((times.len() - 1) * percent / 100).copied();
-    at(50).zip(at(99)).context("nothing was measured")
 }
 
 /// lb1 dies and comes back; ms from its death to the last packet that was lost.

@@ -12,6 +12,7 @@ use std::fs;
 use anyhow::Result;
 
 mod bgp;
+mod decisions;
 mod packets;
 mod tables;
 
