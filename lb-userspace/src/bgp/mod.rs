@@ -14,6 +14,7 @@ pub mod announce;
 pub mod asn;
 pub mod bfd;
 pub mod community;
+pub mod gtsm;
 pub mod roa;
 pub mod route;
 pub mod session;
