@@ -1,6 +1,7 @@
 //! What is announced follows from what can be served, from drains and from orders, also over a
 //! restart.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{World, text};
@@ -8,7 +9,8 @@ use crate::api::requests::{DrainChange, RoutesQuestion};
 use crate::api::types::{BgpRoutes, Outcome};
 use crate::api::{Failure, Request, Response};
 use crate::bgp::announce::{Order, Phase, RouteState, Steer};
-use crate::bgp::speaker::Orders;
+use crate::bgp::session::{PeerReport, State};
+use crate::bgp::speaker::{Orders, SpeakerReport};
 
 const BACKENDS: [(&str, u16); 2] = [("b1", 100), ("b2", 100)];
 
@@ -166,6 +168,28 @@ fn leaving_lowers_then_withdraws() {
     world.idle(3);
     assert!(matches!(world.controller.bgp_phase(), Phase::Withdrawn(_)));
     assert_eq!(world.path(), None);
+}
+
+#[test]
+fn a_route_that_a_peer_cannot_be_told_of_is_an_alarm() {
+    let mut world = World::announcing("keep");
+    let mut session = PeerReport { state: State::Established, ..PeerReport::default() };
+    let mut hear = |world: &mut World, unsendable: &[&str]| {
+        let why = "no next hop that the peer takes for this address family";
+        let of = |it: &&str| (it.parse().unwrap(), why.to_owned());
+        session.unsendable = unsendable.iter().map(of).collect();
+        let peers = [("edge1".to_owned(), Arc::new(session.clone()))].into();
+        let report = SpeakerReport { peers, ..SpeakerReport::default() };
+        world.controller.on_speaker(Arc::new(report));
+    };
+    hear(&mut world, &["203.0.113.10/32", "203.0.113.11/32"]);
+    let reasons = world.status().reasons.join("\n");
+    let alarm = "BGP peer edge1 cannot be told of 203.0.113.10/32, and 1 more prefixes neither: \
+                 no next hop";
+    assert!(reasons.contains(alarm), "{reasons}");
+    assert!(world.routes().routes[0].why.contains("no next hop"));
+    hear(&mut world, &[]);
+    assert!(world.status().reasons.is_empty());
 }
 
 #[test]
