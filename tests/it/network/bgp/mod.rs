@@ -4,6 +4,7 @@ mod attributes;
 mod bfd;
 mod flood;
 mod guards;
+mod near;
 mod reload;
 mod restart;
 mod routers;
