@@ -71,8 +71,6 @@ impl Controller {
         }
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
-            // New VIPs are not to wait.
-            announcing.probe_due = now.boot;
         }
         let names: BTreeSet<&str> =
             self.desired.vips.values().map(|vip| vip.name.as_str()).collect();
@@ -204,7 +202,6 @@ impl Controller {
 
     fn vip_facts(&self, vip: &Vip, announcing: &Announcing) -> VipFacts {
         let pool = self.desired.pools.get(&vip.pool);
-        let not_yet = || Err("not probed yet".to_owned());
         VipFacts {
             name: vip.name.clone(),
             key: vip.key,
@@ -212,7 +209,7 @@ impl Controller {
             up: pool.map_or(0, |pool| self.up_for_new_flows(pool)),
             min_up: pool.map_or(1, |pool| pool.min_up),
             min_up_return: pool.map_or(1, |pool| pool.min_up_return),
-            probe: announcing.probes.get(&vip.key).cloned().unwrap_or_else(not_yet),
+            probe: announcing.probes.get(&vip.key).cloned(),
             drained: self.drains.vips.contains(&vip.name),
         }
     }

@@ -104,8 +104,11 @@ impl<'a> Index<'a> {
         }
         low.remove(&key);
         match &vip.probe {
-            Ok(()) => Health::Able,
-            Err(why) => broken(format!("the probe to VIP {} ({key}) failed: {why}", vip.name)),
+            Some(Ok(())) => Health::Able,
+            None => Health::Unknown(format!("VIP {} ({key}) is not probed yet", vip.name)),
+            Some(Err(why)) => {
+                broken(format!("the probe to VIP {} ({key}) failed: {why}", vip.name))
+            }
         }
     }
 }

@@ -158,7 +158,7 @@ pub(super) fn facts(desired: &Desired) -> Facts {
         up: 4,
         min_up: 2,
         min_up_return: 3,
-        probe: Ok(()),
+        probe: Some(Ok(())),
         drained: false,
     };
     Facts {

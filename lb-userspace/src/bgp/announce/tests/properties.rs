@@ -111,7 +111,7 @@ fn happen(bench: &mut Bench, event: &Event) {
     let when = |ok: bool| if ok { Ok(()) } else { Err("broken".to_owned()) };
     match event.clone() {
         Event::Up(vip, up) => vip.get_mut(&mut bench.facts.vips).up = up,
-        Event::Probe(vip, ok) => vip.get_mut(&mut bench.facts.vips).probe = when(ok),
+        Event::Probe(vip, ok) => vip.get_mut(&mut bench.facts.vips).probe = Some(when(ok)),
         Event::Attached(ok) => bench.facts.attached = when(ok),
         Event::Verdicts(ok) => bench.facts.verdicts = when(ok),
         Event::Drain(vip, is) => vip.get_mut(&mut bench.facts.vips).drained = is,
