@@ -49,6 +49,13 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// Whether packets for the prefix may still be forwarded: not all of its VIPs are gone from the
+    /// configuration.
+    pub(super) fn serves(&self, scope: &Scope) -> bool {
+        let mut vips = scope.own.iter().chain(&scope.inner).peekable();
+        vips.peek().is_none() || vips.any(|key| self.vips.contains_key(key))
+    }
+
     /// Whether the prefix can be served. `low` remembers its VIPs that fell below `min_up` and are
     /// not back at `min_up_return`. While `starting`, what does not work may just not work yet.
     pub(super) fn judge(

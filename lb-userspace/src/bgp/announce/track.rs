@@ -46,8 +46,11 @@ pub(super) struct Record {
     pub(super) standing: Standing,
     /// When it got there.
     pub(super) since: Duration,
-    /// Not configured any more, and kept.
+    /// Not configured any more.
     pub(super) removed: bool,
+    /// And it may go; else it is kept.
+    #[serde(default)]
+    pub(super) released: bool,
     /// VIPs below `min_up` and not yet back at `min_up_return`.
     low: BTreeSet<VipKey>,
     /// Withdrawals because of health that are not forgotten.
@@ -96,6 +99,7 @@ impl Track {
             standing: Standing::Undecided,
             since: now,
             removed: false,
+            released: false,
             low: BTreeSet::new(),
             strikes: 0,
             not_before: None,
@@ -113,8 +117,10 @@ impl Track {
     pub(super) fn step(&mut self, context: &Context<'_>, breaker: &mut Breaker, seen: &Seen) {
         self.due = None;
         self.kept = self.kept.filter(|guard| *guard != REMOVED);
+        let gone = self.record.removed && self.record.released;
         let force = match context.shutdown {
             true => Some("lbd shuts down".to_owned()),
+            false if gone => Some("it is not configured any more".to_owned()),
             false => context.index.force(&self.scope),
         };
         // What is not configured any more has no VIPs to judge.
@@ -133,7 +139,7 @@ impl Track {
             self.stand(Standing::Announced, "", context.now);
         }
         match health {
-            _ if self.record.removed => {
+            _ if self.is_held() => {
                 self.decided = true;
                 self.kept = Some(REMOVED);
             }
@@ -142,6 +148,19 @@ impl Track {
             Health::Unknown(why) => self.why = why,
             Health::Able => self.able(context, breaker),
             Health::Unable(why) => self.unable(why, context, breaker, seen),
+        }
+    }
+
+    /// It is not configured any more, and kept until somebody looks.
+    pub(super) const fn is_held(&self) -> bool {
+        self.record.removed && !self.record.released
+    }
+
+    /// The configuration has it no more; `kept`: nor may it go yet.
+    pub(super) const fn remove(&mut self, kept: bool) {
+        // What goes already or is kept already goes on so.
+        if !self.record.removed {
+            (self.record.removed, self.record.released) = (true, !kept);
         }
     }
 
@@ -154,7 +173,12 @@ impl Track {
         match self.record.standing {
             Standing::Withdrawn | Standing::Withheld => self.why = why,
             Standing::Undecided => self.stand(Standing::Withheld, why, context.now),
-            Standing::Announced => self.lower(context.now + context.lower, why, context.now),
+            Standing::Announced => {
+                // Nobody waits for others while packets for it are dropped.
+                let served = !self.record.removed || context.index.serves(&self.scope);
+                let time = if served { context.lower } else { Duration::ZERO };
+                self.lower(context.now + time, why, context.now);
+            }
             Standing::Lowering(until) => self.lower(until, why, context.now),
         }
     }

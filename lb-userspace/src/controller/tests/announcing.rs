@@ -238,5 +238,7 @@ fn a_file_without_bgp_keeps_what_is_announced() {
     let reasons = world.status().reasons.join("\n");
     assert!(reasons.contains("203.0.113.10/32"), "{reasons}");
     world.order(Order::ResumeBreaker).unwrap();
+    assert_eq!(world.routes().routes[0].state, RouteState::Lowered);
+    world.idle(3);
     assert!(world.controller.speaker_orders().is_none(), "the operator says so");
 }

@@ -169,6 +169,7 @@ fn a_configuration_without_prefixes_takes_none_away() {
         assert!(bench.announcer.bgp().is_some(), "the speaker needs to know how");
 
         bench.order(Order::ResumeBreaker).unwrap();
+        bench.pass(2_000);
         let routes = &bench.last.as_ref().unwrap().routes;
         assert!(routes.values().all(|rib| rib.is_empty()));
         assert_eq!(bench.announcer.bgp().is_none(), none);
@@ -187,17 +188,54 @@ fn prefixes_that_come_back_into_the_configuration_are_as_before() {
     assert_eq!(bench.to("edge1"), [P, "203.0.113.0/24"], "the second time too");
     bench.desired = full;
     bench.configure();
+    bench.pass(2_000);
     assert_eq!(bench.to("edge1"), [P]);
     assert!(bench.announcer.alarms().is_empty());
 }
 
 #[test]
-fn a_few_prefixes_can_be_removed() {
-    let mut bench = Bench::new(desired(&[P, "203.0.113.0/24"], &VIPS));
-    bench.desired = desired(&[P], &VIPS);
+fn a_few_prefixes_that_are_removed_are_lowered_first() {
+    let host = "198.51.100.1/32";
+    let full = desired(&[P, "203.0.113.0/24"], &VIPS);
+    let mut bench = Bench::new(full.clone());
+    bench.desired = desired(&["203.0.113.0/24"], &VIPS);
+    bench.facts = facts(&bench.desired);
     bench.configure();
-    assert_eq!(bench.to("edge1"), [P]);
+    bench.configure();
+    // Its VIP lives on, as a host route, and has its packets until nobody sends them that way.
+    assert_eq!(bench.to("edge1"), [P, host, "203.0.113.0/24"]);
+    let shown = bench.show();
+    assert!(shown.contains(&format!("{P} to edge1: lowered, it is not configured")), "{shown}");
     assert!(bench.announcer.alarms().is_empty());
+    // A restart does not forget it.
+    bench.pass(1_000);
+    bench.restart();
+    bench.pass(999);
+    assert_eq!(bench.to("edge1"), [P, host, "203.0.113.0/24"]);
+    bench.pass(1);
+    assert_eq!(bench.to("edge1"), [host, "203.0.113.0/24"]);
+    assert!(!bench.show().contains(P), "{}", bench.show());
+
+    // And what comes back on its way out is as before.
+    bench.desired = full;
+    bench.configure();
+    bench.pass(2_000);
+    bench.desired = desired(&["203.0.113.0/24"], &VIPS);
+    bench.configure();
+    bench.desired = desired(&[P, "203.0.113.0/24"], &VIPS);
+    bench.configure();
+    bench.pass(10_000);
+    assert_eq!(bench.to("edge1"), [P, "203.0.113.0/24"]);
+    assert!(!bench.show().contains("COMMUNITIES"), "{}", bench.show());
+}
+
+#[test]
+fn a_removed_vip_takes_its_host_route_along_at_once() {
+    let mut bench = Bench::new(desired(&[P], &["203.0.113.1"]));
+    bench.desired = desired(&[P], &[]);
+    bench.facts = facts(&bench.desired);
+    bench.configure();
+    assert_eq!(bench.to("edge1"), [P], "its packets are dropped already");
 }
 
 #[test]
