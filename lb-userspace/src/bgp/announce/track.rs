@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::Validity;
 use super::facts::Seen;
 use super::gate::{Health, Index};
-use super::guard::{self, Breaker, Leave};
+use super::guard::{self, Back, Breaker, Leave, Return};
 use super::scope::Scope;
-use crate::desired::VipKey;
 use crate::desired::bgp::{Guards, PrefixSettings};
+use crate::desired::{LastAnnouncer, VipKey};
 
 /// Where a prefix stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub(super) struct Record {
     not_before: Option<Duration>,
     /// Health has wanted it gone, and others were seen, since then.
     leaving: Option<Duration>,
+    /// Whether it comes back, should it have been the last one.
+    #[serde(default)]
+    back: Return,
 }
 
 /// What all prefixes are judged with.
@@ -104,6 +107,7 @@ impl Track {
             strikes: 0,
             not_before: None,
             leaving: None,
+            back: Return::default(),
         };
         Self::restored(prefix, record)
     }
@@ -144,7 +148,10 @@ impl Track {
                 self.kept = Some(REMOVED);
             }
             // Nothing changes, but what is about to leave does not on old evidence.
-            Health::Unknown(_) if self.decided => self.record.leaving = None,
+            Health::Unknown(_) if self.decided => {
+                self.record.leaving = None;
+                self.record.back.doubt();
+            }
             Health::Unknown(why) => self.why = why,
             Health::Able => self.able(context, breaker),
             Health::Unable(why) => self.unable(why, context, breaker, seen),
@@ -169,6 +176,7 @@ impl Track {
         self.decided = true;
         self.kept = None;
         self.record.leaving = None;
+        self.record.back = Return::default();
         breaker.forget(&self.prefix);
         match self.record.standing {
             Standing::Withdrawn | Standing::Withheld => self.why = why,
@@ -197,6 +205,7 @@ impl Track {
         self.decided = true;
         self.kept = None;
         self.record.leaving = None;
+        self.record.back = Return::default();
         breaker.forget(&self.prefix);
         if self.record.standing.is_out() {
             self.why.clear();
@@ -222,6 +231,10 @@ impl Track {
         let now = context.now;
         self.decided = true;
         self.kept = None;
+        let jitter = guard::jitter(context.node, &self.prefix, self.record.back.rounds());
+        if self.record.standing == Standing::Withdrawn && self.comes_back(context, jitter, seen) {
+            self.stand(Standing::Announced, "", now);
+        }
         match self.record.standing {
             Standing::Undecided => return self.stand(Standing::Withheld, why, now),
             Standing::Withdrawn | Standing::Withheld => {
@@ -238,21 +251,39 @@ impl Track {
             }
         };
         let setting = self.record.settings.last_announcer;
-        let jitter = guard::jitter(context.node, &self.prefix);
         match guard::last_announcer(setting, seen, since, jitter, now) {
             Leave::Keep(guard) => self.kept = Some(guard),
             Leave::At(then) => self.due = Some(then),
             Leave::Now if breaker.allows(self.prefix, context.guards, now) => {
                 self.struck(context.guards, now);
+                if setting == LastAnnouncer::Keep {
+                    self.record.back.leave(now);
+                }
                 self.stand(Standing::Withdrawn, why, now);
             }
             Leave::Now => self.kept = Some(BREAKER),
         }
     }
 
-    /// Counts a withdrawal because of health.
+    /// Others were seen to have it when it left, and now nobody has: they left at the same time.
+    fn comes_back(&mut self, context: &Context<'_>, jitter: Duration, seen: &Seen) -> bool {
+        match self.record.back.judge(seen, jitter, context.now) {
+            Back::Now => (context.roas)(&self.prefix) != Some(Validity::Invalid),
+            Back::At(then) => {
+                self.due = Some(then);
+                false
+            }
+            Back::Never => false,
+        }
+    }
+
+    /// Counts a withdrawal because of health; one after a return is the same one once more.
     fn struck(&mut self, guards: &Guards, now: Duration) {
         let record = &mut self.record;
+        if record.back.rounds() > 0 {
+            record.leaving = None;
+            return;
+        }
         if now.saturating_sub(record.since) >= guards.backoff_max {
             record.strikes = 0;
         }
