@@ -11,9 +11,27 @@ use crate::api::bgp::{BgpOrder, BgpPeer, BgpPeers, BgpRoute, BgpRoutes};
 use crate::api::requests::RoutesQuestion;
 use crate::api::{API_VERSION, Failure};
 use crate::bgp::session::{PeerReport, State};
+use crate::config::Loaded;
 use crate::controller::{Controller, Moment};
+use crate::plan::Line;
 
 impl Controller {
+    /// Peers whose password is another one, which the configuration does not show: it only names
+    /// the files. A password that comes or goes is there.
+    pub(in crate::controller) fn password_changes(&self, loaded: &Loaded) -> Vec<Line> {
+        let peers = loaded.desired.bgp.iter().flat_map(|bgp| bgp.peers.keys());
+        let is_other =
+            |name: &&String| match (self.passwords.get(*name), loaded.passwords.get(*name)) {
+                (Some(old), Some(new)) => old != new,
+                _ => false,
+            };
+        let changed = peers.filter(is_other).map(|name| {
+            let text = "password changed: its session is reset";
+            Line::new('~', format!("bgp peer {name}"), text)
+        });
+        changed.collect()
+    }
+
     /// What an operator must look at.
     pub(in crate::controller) fn bgp_alarms(&self) -> Vec<String> {
         let Some(announcing) = &self.announcing else { return Vec::new() };

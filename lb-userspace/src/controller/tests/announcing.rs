@@ -1,10 +1,13 @@
 //! What is announced follows from what can be served, from drains and from orders, also over a
 //! restart.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{World, text};
+use super::{World, files, text};
 use crate::api::requests::{DrainChange, RoutesQuestion};
 use crate::api::types::{BgpRoutes, Outcome};
 use crate::api::{Failure, Request, Response};
@@ -190,6 +193,55 @@ fn a_route_that_a_peer_cannot_be_told_of_is_an_alarm() {
     assert!(world.routes().routes[0].why.contains("no next hop"));
     hear(&mut world, &[]);
     assert!(world.status().reasons.is_empty());
+}
+
+/// A directory for files that only their owner may read.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lb-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[test]
+fn another_password_is_a_change_and_not_shown() {
+    let directory = Directory::new("passwords");
+    let secret = directory.write("secret", "0102030405060708090a0b0c0d0e0f10\n");
+    let key = directory.write("key", "old s3cret\n");
+    let text = format!("{}password_file = {key:?}\n", with_bgp("keep"));
+    let text = text.replace("\"/secret\"", &format!("{secret:?}"));
+    let mut world = World::new(&text);
+    for (name, _) in BACKENDS {
+        world.verdict(name, true);
+    }
+    world.settle();
+    assert!(world.outcome(Request::Plan(files(&text))).unwrap().changes.is_empty());
+    directory.write("key", "new s3cret\n");
+    for request in [Request::Plan(files(&text)), Request::Apply(files(&text))] {
+        let outcome = world.outcome(request).unwrap();
+        assert!(!format!("{outcome:?}").contains("s3cret"));
+        let lines = outcome.changes.iter().map(|it| format!("{} {}", it.subject, it.text));
+        let expected = "bgp peer edge1 password changed: its session is reset";
+        assert_eq!(lines.collect::<Vec<_>>(), [expected]);
+    }
+    assert_eq!(world.orders().passwords["edge1"].bytes(), b"new s3cret");
+    assert!(world.outcome(Request::Plan(files(&text))).unwrap().changes.is_empty());
 }
 
 #[test]
