@@ -16,6 +16,7 @@ pub mod bfd;
 pub mod community;
 pub mod gtsm;
 pub mod roa;
+pub mod roa_file;
 pub mod route;
 pub mod session;
 pub mod socket;

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::api::requests::DrainChange;
 use crate::api::types::{Outcome, PlanLine};
 use crate::bgp::announce::{Announcement, Announcer, Facts, Order, Phase, Seen, VipFacts};
 use crate::bgp::roa::Vrps;
+use crate::bgp::roa_file::Watch;
 use crate::bgp::session::{PeerReport, State};
 use crate::bgp::speaker::SpeakerReport;
 use crate::desired::bgp::Bgp;
@@ -45,6 +47,8 @@ pub(super) struct Announcing {
     probe_due: Duration,
     /// Chooses the flows of the next probe.
     turn: u16,
+    /// The file of ROA payloads, if one is configured.
+    payloads: Option<Watch>,
 }
 
 impl Controller {
@@ -65,6 +69,7 @@ impl Controller {
                     probes: BTreeMap::new(),
                     probe_due: now.boot,
                     turn: 0,
+                    payloads: None,
                 });
             }
             (None, _) => {}
@@ -94,6 +99,11 @@ impl Controller {
             announcing.probe_due = now.boot + PROBE_INTERVAL;
             announcing.turn = announcing.turn.wrapping_add(PROBE_FLOWS);
             announcing.probes = self.probe_vips(announcing.turn);
+        }
+        let path = self.desired.bgp.as_ref().and_then(|bgp| bgp.vrp_file.as_deref());
+        if let Some(vrps) = announcing.new_payloads(path, now.boot) {
+            self.roas = Some(super::roas(Arc::new(vrps)));
+            announcing.announcer.set_roas(self.roas.clone());
         }
         let facts = self.facts(&announcing);
         if let Some(announcement) = announcing.announcer.settle(&facts, now.boot) {
@@ -335,6 +345,7 @@ impl Controller {
         self.roas = vrps.map(super::roas);
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
+            announcing.payloads = None;
         }
     }
 
@@ -351,6 +362,16 @@ impl Controller {
         // Number 0 counts packets of no VIP.
         let vips = counters.iter().skip(1).flat_map(|vip| &vip.outcomes);
         vips.map(|count| count.packets).sum()
+    }
+}
+
+impl Announcing {
+    /// What is new in the file of ROA payloads; the turns of the probes are often enough for it.
+    fn new_payloads(&mut self, path: Option<&Path>, now: Duration) -> Option<Vrps> {
+        let path = path?;
+        let watch = self.payloads.take().filter(|watch| watch.path() == path);
+        let watch = watch.unwrap_or_else(|| Watch::new(path.to_owned(), now));
+        self.payloads.insert(watch).turn(now)
     }
 }
 

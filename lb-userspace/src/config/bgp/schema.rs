@@ -126,7 +126,8 @@ pub(in crate::config) static BGP: Section = Section {
             Kind::Path,
             Optional("no origin validation"),
             "Validated ROA payloads, JSON as Routinator or rpki-client write it, at most 256 MiB. \
-             A prefix or host route that is Invalid (RFC 6811) is refused.",
+             A prefix or host route that is Invalid (RFC 6811) is refused. A new file is taken \
+             within seconds; of one that cannot be used there is an alarm, and the old one holds.",
         ),
     ],
     shared: &ATTRIBUTE_KEYS,

@@ -10,6 +10,7 @@ use super::{Announcing, NO_BGP};
 use crate::api::bgp::{BgpOrder, BgpPeer, BgpPeers, BgpRoute, BgpRoutes};
 use crate::api::requests::RoutesQuestion;
 use crate::api::{API_VERSION, Failure};
+use crate::bgp::roa_file::Watch;
 use crate::bgp::session::{PeerReport, State};
 use crate::config::Loaded;
 use crate::controller::{Controller, Moment};
@@ -36,6 +37,7 @@ impl Controller {
     pub(in crate::controller) fn bgp_alarms(&self) -> Vec<String> {
         let Some(announcing) = &self.announcing else { return Vec::new() };
         let mut alarms = announcing.announcer.alarms();
+        alarms.extend(announcing.payloads.as_ref().and_then(Watch::alarm));
         let is_dry = announcing.announcer.bgp().is_some_and(|bgp| bgp.dry_run);
         for (name, peer) in announcing.report.peers.iter().filter(|_| !is_dry) {
             if peer.state != State::Established {

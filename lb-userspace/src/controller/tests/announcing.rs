@@ -14,6 +14,7 @@ use crate::api::{Failure, Request, Response};
 use crate::bgp::announce::{Order, Phase, RouteState, Steer};
 use crate::bgp::session::{PeerReport, State};
 use crate::bgp::speaker::{Orders, SpeakerReport};
+use crate::host::clock::boot_time;
 
 const BACKENDS: [(&str, u16); 2] = [("b1", 100), ("b2", 100)];
 
@@ -242,6 +243,44 @@ fn another_password_is_a_change_and_not_shown() {
     }
     assert_eq!(world.orders().passwords["edge1"].bytes(), b"new s3cret");
     assert!(world.outcome(Request::Plan(files(&text))).unwrap().changes.is_empty());
+}
+
+#[test]
+fn roa_payloads_are_taken_as_their_file_changes() {
+    /// How long a small file may take to be read.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let directory = Directory::new("payloads");
+    let payloads = |asn: u32| {
+        format!(
+            r#"{{ "roas": [{{ "asn": {asn}, "prefix": "203.0.113.0/24", "maxLength": 32 }}] }}"#
+        )
+    };
+    let path = directory.write("vrps.json", &payloads(65001));
+    let text = with_bgp("keep").replace("local_as", &format!("vrp_file = {path:?}\nlocal_as"));
+    let mut world = World::new(&text);
+    for (name, _) in BACKENDS {
+        world.verdict(name, true);
+    }
+    world.settle();
+    let mut until = |what: Option<&str>| {
+        let start = boot_time();
+        loop {
+            world.idle(1);
+            let reasons = world.status().reasons.join("\n");
+            if what.map_or(reasons.is_empty(), |what| reasons.contains(what)) {
+                return assert_eq!(world.path(), Some(vec![65001]), "what is out stays");
+            }
+            assert!(boot_time() < start + PATIENCE, "{what:?}: {reasons}");
+        }
+    };
+    until(None);
+    directory.write("vrps.json", &payloads(65002));
+    until(Some("RPKI: Invalid"));
+    directory.write("vrps.json", "not written to the end");
+    until(Some("cannot be used"));
+    until(Some("RPKI: Invalid"));
+    directory.write("vrps.json", &payloads(65001));
+    until(None);
 }
 
 #[test]
