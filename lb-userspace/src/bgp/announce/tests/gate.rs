@@ -168,7 +168,7 @@ fn a_covering_prefix_stays_while_something_inside_is_served() {
     for settings in bgp.prefixes.values_mut() {
         settings.last_announcer = LastAnnouncer::Withdraw;
     }
-    bgp.prefixes.insert(net("198.51.101.0/24"), prefix(LastAnnouncer::Withdraw));
+    bgp.prefixes.insert(net("198.51.101.0/24"), sample::prefix(LastAnnouncer::Withdraw));
     let mut bench = Bench::new(desired);
     assert_eq!(bench.to("edge1"), ["198.51.0.0/16", P, "198.51.101.0/24"]);
     bench.set_up("vip1", 0);
