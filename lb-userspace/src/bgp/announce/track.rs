@@ -267,6 +267,9 @@ impl Track {
 
     /// Others were seen to have it when it left, and now nobody has: they left at the same time.
     fn comes_back(&mut self, context: &Context<'_>, jitter: Duration, seen: &Seen) -> bool {
+        if self.record.settings.last_announcer == LastAnnouncer::Withdraw {
+            return false;
+        }
         match self.record.back.judge(seen, jitter, context.now) {
             Back::Now => (context.roas)(&self.prefix) != Some(Validity::Invalid),
             Back::At(then) => {

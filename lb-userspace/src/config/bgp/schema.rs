@@ -288,8 +288,8 @@ pub(in crate::config) static SHEDDING: Section = Section {
 
 pub(in crate::config) static LOWER: Section = Section {
     header: "[bgp.lower]",
-    doc: "Lowered preference: how peers learn that a route is about to be withdrawn, by a drain \
-          or at shutdown.",
+    doc: "Lowered preference: how peers learn that a route is about to be withdrawn, by a drain, \
+          at shutdown, or since the configuration has it no more.",
     keys: &[
         key(
             "time",
