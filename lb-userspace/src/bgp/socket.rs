@@ -2,6 +2,7 @@
 //!
 //! Must not: know sessions or messages.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::gtsm::{self, MAX_TTL, min_ttl};
 use crate::host::sockets;
 pub use crate::host::sockets::MAX_KEY;
 
@@ -16,8 +18,6 @@ pub use crate::host::sockets::MAX_KEY;
 const BACKLOG: i32 = 64;
 /// DSCP CS6, internetwork control, as routers mark BGP.
 const CS6: u32 = 0xc0;
-/// Every TTL starts here when GTSM wants to see how many routers took one off.
-const MAX_TTL: u8 = 255;
 
 /// What a connection with a peer needs.
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +62,16 @@ pub fn adopt(stream: &TcpStream, link: &Link<'_>) -> io::Result<()> {
     set_options(&SockRef::from(stream), link).map_err(|error| said("socket options", &error))
 }
 
-/// Listens on `address`; an IPv6 one hears no IPv4.
+/// Listens on `address`; an IPv6 one hears no IPv4. From the peers in `min_ttls` nothing is heard,
+/// not even a SYN, that arrives with a smaller TTL, now or on a connection from there.
 ///
 /// # Errors
 /// The address is in use or not ours, or the port needs a privilege.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, min_ttls: &BTreeMap<IpAddr, u8>) -> io::Result<TcpListener> {
     let socket = open(address.ip())?;
+    if let Some(filter) = gtsm::filter(address.is_ipv6(), min_ttls) {
+        socket.attach_filter(&filter).map_err(|error| said("TTL security", &error))?;
+    }
     socket.set_reuse_address(true)?;
     set_traffic_class(&socket, address.ip())?;
     // The SYN-ACK goes out before the peer is known: one with GTSM would drop a smaller TTL.
@@ -115,7 +119,7 @@ fn set_options(socket: &Socket, link: &Link<'_>) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(link.timeout))?;
     if link.ttl_security {
         set_ttl(socket, peer, MAX_TTL)?;
-        sockets::set_min_ttl(socket, peer.is_ipv6(), MAX_TTL - link.hops.saturating_sub(1))
+        sockets::set_min_ttl(socket, peer.is_ipv6(), min_ttl(link.hops))
     } else {
         set_ttl(socket, peer, link.hops.max(1))
     }
@@ -148,7 +152,12 @@ mod tests {
     const ADDRESSES: [&str; 2] = ["127.0.0.1", "::1"];
 
     fn listener(address: &str) -> (TcpListener, SocketAddr) {
-        let listener = listen(SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        listener_with(address, &BTreeMap::new())
+    }
+
+    fn listener_with(address: &str, min_ttls: &BTreeMap<IpAddr, u8>) -> (TcpListener, SocketAddr) {
+        let address = SocketAddr::new(address.parse().unwrap(), 0);
+        let listener = listen(address, min_ttls).unwrap();
         let address = listener.local_addr().unwrap();
         (listener, address)
     }
@@ -208,6 +217,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_listener_does_not_hear_from_afar_whom_it_expects_nearby() {
+        for address in ADDRESSES {
+            let remote: IpAddr = address.parse().unwrap();
+            // Others around it need no TTL, and its place among them is no matter.
+            let others = ["127.0.0.0", "192.0.2.1", "::", "2001:db8::1"];
+            let others = others.map(|it| (it.parse().unwrap(), MAX_TTL));
+            let near: BTreeMap<IpAddr, u8> = others.into_iter().chain([(remote, 253)]).collect();
+            let (listener, at) = listener_with(address, &near);
+            let far = |ttl| Link { hops: ttl, ..link(at) };
+            denied(&far(252)).await;
+            let [here, there] = both(&listener, &far(253)).await;
+            // The connection has it from the listener: what is sent before `adopt` is safe, too.
+            let nearer = far(254);
+            let (client, accepted) = tokio::join!(connect(&nearer), listener.accept());
+            let (client, accepted) = (client.unwrap(), accepted.unwrap().0);
+            set_ttl(&SockRef::from(&client), remote, 252).unwrap();
+            client.try_write(b"far").unwrap();
+            let mut byte = [0];
+            assert!(tokio::time::timeout(DENIED, accepted.peek(&mut byte)).await.is_err());
+            drop((here, there));
+        }
+    }
+
+    #[tokio::test]
+    async fn ttl_security_of_one_peer_is_not_asked_of_another() {
+        let near = [("127.0.0.1".parse().unwrap(), MAX_TTL)].into();
+        let (listener, at) = listener_with("127.0.0.1", &near);
+        let from = |host: u8, hops| {
+            let local = Some(IpAddr::from([127, 0, 0, host]));
+            Link { local, hops, ..link(at) }
+        };
+        denied(&from(1, 1)).await;
+        both(&listener, &from(2, 1)).await;
+        both(&listener, &Link { ttl_security: true, ..from(1, 1) }).await;
+    }
+
+    #[tokio::test]
     async fn only_the_right_key_opens() {
         for address in ADDRESSES {
             let (listener, remote) = listener(address);
@@ -228,9 +274,10 @@ mod tests {
 
     #[tokio::test]
     async fn both_families_have_a_listener_on_one_port() {
-        let v6 = listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0)).unwrap();
+        let none = BTreeMap::new();
+        let v6 = listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0), &none).unwrap();
         let port = v6.local_addr().unwrap().port();
-        let v4 = listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).unwrap();
+        let v4 = listen(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), &none).unwrap();
         let peer = "192.0.2.1".parse().unwrap();
         set_listener_key(&v6, peer, Some(b"not for this one")).unwrap();
         set_listener_key(&v4, peer, Some(b"for this one")).unwrap();

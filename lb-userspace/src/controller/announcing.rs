@@ -7,23 +7,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{Controller, LinkState, Moment};
-use crate::api::bgp::{BgpOrder, BgpPeer, BgpPeers, BgpRoute, BgpRoutes};
-use crate::api::requests::{DrainChange, RoutesQuestion};
+
+use crate::api::Failure;
+use crate::api::requests::DrainChange;
 use crate::api::types::{Outcome, PlanLine};
-use crate::api::{API_VERSION, Failure};
 use crate::bgp::announce::{Announcement, Announcer, Facts, Order, Phase, Seen, VipFacts};
 use crate::bgp::roa::Vrps;
+use crate::bgp::roa_file::Watch;
 use crate::bgp::session::{PeerReport, State};
 use crate::bgp::speaker::SpeakerReport;
 use crate::desired::bgp::Bgp;
 use crate::desired::{BackendState, Pool, Vip, VipKey};
 use crate::plan;
+
+mod answers;
 
 /// Every VIP is probed through our own program this often.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +47,8 @@ pub(super) struct Announcing {
     probe_due: Duration,
     /// Chooses the flows of the next probe.
     turn: u16,
+    /// The file of ROA payloads, if one is configured.
+    payloads: Option<Watch>,
 }
 
 impl Controller {
@@ -63,14 +69,13 @@ impl Controller {
                     probes: BTreeMap::new(),
                     probe_due: now.boot,
                     turn: 0,
+                    payloads: None,
                 });
             }
             (None, _) => {}
         }
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
-            // New VIPs are not to wait.
-            announcing.probe_due = now.boot;
         }
         let names: BTreeSet<&str> =
             self.desired.vips.values().map(|vip| vip.name.as_str()).collect();
@@ -94,6 +99,11 @@ impl Controller {
             announcing.probe_due = now.boot + PROBE_INTERVAL;
             announcing.turn = announcing.turn.wrapping_add(PROBE_FLOWS);
             announcing.probes = self.probe_vips(announcing.turn);
+        }
+        let path = self.desired.bgp.as_ref().and_then(|bgp| bgp.vrp_file.as_deref());
+        if let Some(vrps) = announcing.new_payloads(path, now.boot) {
+            self.roas = Some(super::roas(Arc::new(vrps)));
+            announcing.announcer.set_roas(self.roas.clone());
         }
         let facts = self.facts(&announcing);
         if let Some(announcement) = announcing.announcer.settle(&facts, now.boot) {
@@ -202,7 +212,6 @@ impl Controller {
 
     fn vip_facts(&self, vip: &Vip, announcing: &Announcing) -> VipFacts {
         let pool = self.desired.pools.get(&vip.pool);
-        let not_yet = || Err("not probed yet".to_owned());
         VipFacts {
             name: vip.name.clone(),
             key: vip.key,
@@ -210,7 +219,7 @@ impl Controller {
             up: pool.map_or(0, |pool| self.up_for_new_flows(pool)),
             min_up: pool.map_or(1, |pool| pool.min_up),
             min_up_return: pool.map_or(1, |pool| pool.min_up_return),
-            probe: announcing.probes.get(&vip.key).cloned().unwrap_or_else(not_yet),
+            probe: announcing.probes.get(&vip.key).cloned(),
             drained: self.drains.vips.contains(&vip.name),
         }
     }
@@ -336,6 +345,7 @@ impl Controller {
         self.roas = vrps.map(super::roas);
         if let Some(announcing) = &mut self.announcing {
             announcing.announcer.set_roas(self.roas.clone());
+            announcing.payloads = None;
         }
     }
 
@@ -353,124 +363,20 @@ impl Controller {
         let vips = counters.iter().skip(1).flat_map(|vip| &vip.outcomes);
         vips.map(|count| count.packets).sum()
     }
-
-    /// What an operator must look at.
-    pub(super) fn bgp_alarms(&self) -> Vec<String> {
-        let Some(announcing) = &self.announcing else { return Vec::new() };
-        let mut alarms = announcing.announcer.alarms();
-        let is_dry = announcing.announcer.bgp().is_some_and(|bgp| bgp.dry_run);
-        for (name, peer) in announcing.report.peers.iter().filter(|_| !is_dry) {
-            if peer.state != State::Established {
-                let why = peer.last_error.as_ref().map(|error| format!(": {}", error.text));
-                alarms.push(format!(
-                    "BGP peer {name} is {}{}",
-                    peer.state,
-                    why.unwrap_or_default()
-                ));
-            }
-        }
-        for (address, error) in &announcing.report.listeners {
-            let error = error.as_ref().map(|error| format!("no listening on {address}: {error}"));
-            alarms.extend(error);
-        }
-        if self.drains.node {
-            alarms.push("this load balancer is drained: `lbctl node undrain`".to_owned());
-        }
-        alarms
-    }
-
-    pub(super) fn bgp_peers(&self, now: Moment) -> Result<BgpPeers, Failure> {
-        self.peers_answer(now).ok_or_else(|| Failure::refused(NO_BGP))
-    }
-
-    pub(super) fn peers_answer(&self, now: Moment) -> Option<BgpPeers> {
-        let announcing = self.announcing.as_ref()?;
-        let bgp = announcing.announcer.bgp()?;
-        let announcement = announcing.announcement.as_ref();
-        let peers = bgp.peers.values().map(|peer| BgpPeer {
-            name: peer.name.clone(),
-            address: peer.address,
-            remote_as: peer.remote_as,
-            wanted: announcement
-                .and_then(|it| it.routes.get(&peer.name))
-                .map_or(0, |routes| routes.len()),
-            session: announcing.report.peers.get(&peer.name).cloned().unwrap_or_default(),
-        });
-        Some(BgpPeers {
-            version: API_VERSION,
-            local_as: bgp.local_as,
-            dry_run: bgp.dry_run,
-            now_ms: millis(now.boot),
-            alarms: self.bgp_alarms(),
-            refused: announcing.report.refused,
-            peers: peers.collect(),
-        })
-    }
-
-    pub(super) fn bgp_routes(
-        &self,
-        question: &RoutesQuestion,
-        now: Moment,
-    ) -> Result<BgpRoutes, Failure> {
-        let bgp = self.announcing.as_ref().and_then(|it| it.announcer.bgp());
-        let peers = bgp.iter().flat_map(|bgp| bgp.peers.keys());
-        let known: Vec<&str> = peers.map(String::as_str).collect();
-        if let Some(peer) = question.peer.as_deref().filter(|peer| !known.contains(peer)) {
-            return Err(super::operator::unknown("BGP peer called", peer, &known));
-        }
-        self.routes_answer(question, now).ok_or_else(|| Failure::refused(NO_BGP))
-    }
-
-    pub(super) fn routes_answer(
-        &self,
-        question: &RoutesQuestion,
-        now: Moment,
-    ) -> Option<BgpRoutes> {
-        let announcing = self.announcing.as_ref()?;
-        let is_asked = |prefix: &IpNet, peer: &str| {
-            question.prefix.is_none_or(|asked| asked == *prefix)
-                && question.peer.as_deref().is_none_or(|asked| asked == peer)
-        };
-        let routes = announcing.announcer.routes().into_iter();
-        let routes = routes.filter(|route| is_asked(&route.prefix, &route.peer));
-        let routes = routes.map(|route| BgpRoute {
-            sent: announcing.is_sent(&route.peer, &route.prefix),
-            prefix: route.prefix,
-            peer: route.peer,
-            state: route.state,
-            why: route.why,
-            for_ms: route.since.map(|since| millis(now.boot.saturating_sub(since))),
-            attributes: route.attributes,
-        });
-        let orders = announcing.announcer.orders().into_iter().map(|order| BgpOrder {
-            id: order.id,
-            text: order.text,
-            remaining_ms: millis(order.until.saturating_sub(now.boot)),
-        });
-        Some(BgpRoutes {
-            version: API_VERSION,
-            alarms: announcing.announcer.alarms(),
-            orders: orders.collect(),
-            routes: routes.collect(),
-        })
-    }
 }
 
 impl Announcing {
-    /// Whether the peer has the route as it is wanted.
-    fn is_sent(&self, peer: &str, prefix: &IpNet) -> bool {
-        let wanted = self.announcement.as_ref().and_then(|it| it.routes.get(peer)?.get(prefix));
-        let sent = self.report.peers.get(peer).and_then(|peer| peer.sent.get(prefix));
-        wanted.is_some() && wanted == sent
+    /// What is new in the file of ROA payloads; the turns of the probes are often enough for it.
+    fn new_payloads(&mut self, path: Option<&Path>, now: Duration) -> Option<Vrps> {
+        let path = path?;
+        let watch = self.payloads.take().filter(|watch| watch.path() == path);
+        let watch = watch.unwrap_or_else(|| Watch::new(path.to_owned(), now));
+        self.payloads.insert(watch).turn(now)
     }
 }
 
 /// Why there is no answer about BGP.
 const NO_BGP: &str = "BGP is not configured: there is no [bgp] in the configuration";
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Who else announces our prefixes. A route of another load balancer has its own next hop; one
 /// that leads to the monitor itself, or to us, proves nothing, since the peer may show us our own.

@@ -93,7 +93,8 @@ impl Controller {
         }
         let mut numbers = self.numbers.clone();
         numbers.assign(new, self.room).map_err(|error| Failure::refused(error.to_string()))?;
-        let changes = plan::changes(old, new, &self.moves(new, &numbers));
+        let mut changes = plan::changes(old, new, &self.moves(new, &numbers));
+        changes.extend(self.password_changes(&loaded));
         let mut notes = self.override_notes(new);
         let is_other = path.filter(|path| *path != self.options.config && !changes.is_empty());
         if let Some(path) = is_other {

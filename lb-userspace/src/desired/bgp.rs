@@ -15,6 +15,9 @@ use super::text::duration_text;
 use super::words::{LastAnnouncer, OnShutdown};
 use crate::bgp::community::{Community, ExtendedCommunity, LargeCommunity};
 
+#[cfg(test)]
+pub(crate) mod sample;
+
 /// Limits of BGP's part of the configuration.
 pub mod limits {
     use std::time::Duration;

@@ -68,7 +68,14 @@ fn routes(peers: &[BgpPeer], routes: &BgpRoutes, out: &mut DescriptorEncoder<'_>
     for peer in peers {
         let (wanted, sent) = (peer.wanted as u64, peer.session.sent.len() as u64);
         let received = peer.session.prefixes_received;
-        for (kind, count) in [("wanted", wanted), ("sent", sent), ("received", received)] {
+        let unsendable = peer.session.unsendable.len() as u64;
+        let kinds = [
+            ("wanted", wanted),
+            ("sent", sent),
+            ("unsendable", unsendable),
+            ("received", received),
+        ];
+        for (kind, count) in kinds {
             counts.push(([("peer", peer.name.as_str()), ("kind", kind)], level(count)));
         }
     }

@@ -121,22 +121,26 @@ impl Announcer {
         self.bgp.as_ref()
     }
 
-    /// Takes another configuration. One that takes away all prefixes that are announced, or more
-    /// than `breaker_max`, takes none of them away until [`Order::ResumeBreaker`]; see
-    /// [`alarms`](Self::alarms). To remove them without, drain the node first.
+    /// Takes another configuration. Prefixes that it takes away are lowered, then withdrawn. One
+    /// that takes away all that are announced, or more than `breaker_max`, takes none of them away
+    /// until [`Order::ResumeBreaker`]; see [`alarms`](Self::alarms). To remove them without, drain
+    /// the node first.
     pub fn configure(&mut self, desired: &Desired, now: Duration) {
         let wanted = scope::prefixes(desired);
-        let is_gone =
-            |track: &&Track| track.record.standing.is_out() && !wanted.contains_key(&track.prefix);
-        let out = self.tracks.values().filter(|track| track.record.standing.is_out()).count();
-        let gone = self.tracks.values().filter(is_gone).count();
+        let out = self.tracks.values();
+        let out = out.filter(|it| it.record.standing.is_out() && !it.record.released);
+        let gone = out.clone().filter(|it| !wanted.contains_key(&it.prefix)).count();
         let guards = desired.bgp.as_ref().or(self.bgp.as_ref()).map(|bgp| &bgp.guards);
         let max = guards.map_or(0, |guards| guards.breaker_max);
-        let all = gone == out || gone > usize::try_from(max).unwrap_or(usize::MAX);
+        let kept = gone == out.count() || gone > usize::try_from(max).unwrap_or(usize::MAX);
         self.tracks.retain(|prefix, track| {
-            let keep = track.record.standing.is_out() && (all || track.record.removed);
-            track.record.removed = keep && !wanted.contains_key(prefix);
-            wanted.contains_key(prefix) || keep
+            let is_wanted = wanted.contains_key(prefix);
+            if is_wanted {
+                (track.record.removed, track.record.released) = (false, false);
+            } else {
+                track.remove(kept);
+            }
+            is_wanted || track.record.standing.is_out()
         });
         self.breaker.keep_only(|prefix| self.tracks.contains_key(prefix));
         self.vips = by_name(desired, &wanted);
@@ -207,10 +211,11 @@ impl Announcer {
 
     fn resume(&mut self) -> Result<Done, String> {
         let tripped = self.breaker.is_tripped();
-        let before = self.tracks.len();
-        self.tracks.retain(|_, track| !track.record.removed);
-        let removed = before - self.tracks.len();
-        self.breaker.keep_only(|prefix| self.tracks.contains_key(prefix));
+        let mut removed = 0;
+        for track in self.tracks.values_mut().filter(|track| track.is_held()) {
+            track.record.released = true;
+            removed += 1;
+        }
         let held = self.breaker.resume();
         if !tripped && removed == 0 {
             return Err("nothing is held: the breaker is closed".to_owned());

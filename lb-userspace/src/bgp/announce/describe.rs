@@ -84,7 +84,7 @@ fn route(view: &View<'_>, track: &Track, peer: &Peer, waits: bool, routes: &mut 
 /// Why a prefix is kept, in words.
 fn kept(track: &Track) -> String {
     match (track.why.as_str(), track.kept) {
-        (why, Some(guard)) if track.record.removed || why.is_empty() => guard.to_owned(),
+        (why, Some(guard)) if track.is_held() || why.is_empty() => guard.to_owned(),
         (why, Some(guard)) => format!("{why}; kept, since {guard}"),
         (why, None) => why.to_owned(),
     }
@@ -124,7 +124,7 @@ pub(super) fn alarms(announcer: &Announcer) -> Vec<String> {
             "the breaker is open and holds {held} prefixes: `lbctl bgp resume` lets them go"
         ));
     }
-    let removed = announcer.tracks.values().filter(|track| track.record.removed).count();
+    let removed = announcer.tracks.values().filter(|track| track.is_held()).count();
     if removed > 0 {
         alarms.push(format!(
             "{removed} announced prefixes are not configured any more: `lbctl bgp resume` \

@@ -40,8 +40,8 @@ pub struct VipFacts {
     pub min_up: u32,
     /// With as many it comes back; at least `min_up`.
     pub min_up_return: u32,
-    /// The last probe through our own program.
-    pub probe: Result<(), String>,
+    /// The last probe through our own program; `None`: there was none yet.
+    pub probe: Option<Result<(), String>>,
     /// The operator drains it.
     pub drained: bool,
 }

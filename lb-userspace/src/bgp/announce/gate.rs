@@ -49,6 +49,13 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// Whether packets for the prefix may still be forwarded: not all of its VIPs are gone from the
+    /// configuration.
+    pub(super) fn serves(&self, scope: &Scope) -> bool {
+        let mut vips = scope.own.iter().chain(&scope.inner).peekable();
+        vips.peek().is_none() || vips.any(|key| self.vips.contains_key(key))
+    }
+
     /// Whether the prefix can be served. `low` remembers its VIPs that fell below `min_up` and are
     /// not back at `min_up_return`. While `starting`, what does not work may just not work yet.
     pub(super) fn judge(
@@ -104,8 +111,11 @@ impl<'a> Index<'a> {
         }
         low.remove(&key);
         match &vip.probe {
-            Ok(()) => Health::Able,
-            Err(why) => broken(format!("the probe to VIP {} ({key}) failed: {why}", vip.name)),
+            Some(Ok(())) => Health::Able,
+            None => Health::Unknown(format!("VIP {} ({key}) is not probed yet", vip.name)),
+            Some(Err(why)) => {
+                broken(format!("the probe to VIP {} ({key}) failed: {why}", vip.name))
+            }
         }
     }
 }

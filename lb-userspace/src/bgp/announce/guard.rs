@@ -16,8 +16,73 @@ use crate::desired::bgp::Guards;
 
 /// Two load balancers that lose the same prefix leave at different times, so that the later one
 /// sees the first one gone and stays. Much longer than a withdrawal takes to come back over a
-/// monitor; two whose times are closer than that may both go.
+/// monitor; two whose times are closer than that both go, and [`Return`] brings one back.
 pub(super) const JITTER: Duration = Duration::from_millis(500);
+/// The time doubles with each return, so that two that left together do not do so for ever, at
+/// most so often: 4 s.
+const MAX_DOUBLINGS: u32 = 3;
+/// Nobody must have had the prefix for so long before the one that left comes back: longer than a
+/// withdrawal or an announcement takes over a monitor.
+const RETURN_WAIT: Duration = Duration::from_secs(1);
+/// After so long it does not come back any more because nobody has it: then that is no consequence
+/// of its own leaving. Longer than [`RETURN_WAIT`] and the longest jitter together.
+const RETURN_WINDOW: Duration = Duration::from_secs(10);
+
+/// The way back of a prefix that left since others were seen to have it, and it was the last one
+/// all the same: they left at the same time. Pure; forgotten when it can be served, or by force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Return {
+    /// When it left.
+    left: Option<Duration>,
+    /// Nobody has been seen to have it since then.
+    alone: Option<Duration>,
+    /// How often it came back.
+    rounds: u32,
+}
+
+impl Return {
+    /// It leaves, and is to stay if it is the last one.
+    pub(super) const fn leave(&mut self, now: Duration) {
+        (self.left, self.alone) = (Some(now), None);
+    }
+
+    /// How often it came back, for [`jitter`].
+    pub(super) const fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// The evidence is not to be relied on.
+    pub(super) const fn doubt(&mut self) {
+        self.alone = None;
+    }
+
+    /// What a prefix does that has left: comes back now, or then if nothing changes, or not.
+    pub(super) fn judge(&mut self, seen: &Seen, jitter: Duration, now: Duration) -> Back {
+        self.left = self.left.filter(|left| now < *left + RETURN_WINDOW);
+        let is_alone = self.left.is_some() && *seen == Seen::Nobody;
+        if !is_alone {
+            self.alone = None;
+            return Back::Never;
+        }
+        let then = *self.alone.get_or_insert(now) + RETURN_WAIT + jitter;
+        if now < then {
+            return Back::At(then);
+        }
+        *self = Self { left: None, alone: None, rounds: self.rounds.saturating_add(1) };
+        Back::Now
+    }
+}
+
+/// Whether a prefix that has left comes back without being able to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Back {
+    /// It does.
+    Now,
+    /// It does then, if nobody has it until then.
+    At(Duration),
+    /// It does not, as things are.
+    Never,
+}
 
 /// What the last announcer may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +116,12 @@ pub(super) fn last_announcer(
     }
 }
 
-/// When, within [`JITTER`], a node leaves a prefix: by their names, so not always the same first.
-pub(super) fn jitter(node: &str, prefix: &IpNet) -> Duration {
-    let hash = SipHasher13::new().hash(format!("{node} {prefix}").as_bytes());
-    let millis = hash % (JITTER.as_secs() * 1_000 + u64::from(JITTER.subsec_millis()));
+/// When a node leaves a prefix, or comes back to it: within [`JITTER`] the first time, later within
+/// more. By their names, so not always the same first.
+pub(super) fn jitter(node: &str, prefix: &IpNet, rounds: u32) -> Duration {
+    let hash = SipHasher13::new().hash(format!("{node} {prefix} {rounds}").as_bytes());
+    let most = JITTER * (1 << rounds.min(MAX_DOUBLINGS));
+    let millis = hash % (most.as_secs() * 1_000 + u64::from(most.subsec_millis()));
     Duration::from_millis(millis)
 }
 

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::Validity;
 use super::facts::Seen;
 use super::gate::{Health, Index};
-use super::guard::{self, Breaker, Leave};
+use super::guard::{self, Back, Breaker, Leave, Return};
 use super::scope::Scope;
-use crate::desired::VipKey;
 use crate::desired::bgp::{Guards, PrefixSettings};
+use crate::desired::{LastAnnouncer, VipKey};
 
 /// Where a prefix stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +46,11 @@ pub(super) struct Record {
     pub(super) standing: Standing,
     /// When it got there.
     pub(super) since: Duration,
-    /// Not configured any more, and kept.
+    /// Not configured any more.
     pub(super) removed: bool,
+    /// And it may go; else it is kept.
+    #[serde(default)]
+    pub(super) released: bool,
     /// VIPs below `min_up` and not yet back at `min_up_return`.
     low: BTreeSet<VipKey>,
     /// Withdrawals because of health that are not forgotten.
@@ -56,6 +59,9 @@ pub(super) struct Record {
     not_before: Option<Duration>,
     /// Health has wanted it gone, and others were seen, since then.
     leaving: Option<Duration>,
+    /// Whether it comes back, should it have been the last one.
+    #[serde(default)]
+    back: Return,
 }
 
 /// What all prefixes are judged with.
@@ -96,10 +102,12 @@ impl Track {
             standing: Standing::Undecided,
             since: now,
             removed: false,
+            released: false,
             low: BTreeSet::new(),
             strikes: 0,
             not_before: None,
             leaving: None,
+            back: Return::default(),
         };
         Self::restored(prefix, record)
     }
@@ -113,8 +121,10 @@ impl Track {
     pub(super) fn step(&mut self, context: &Context<'_>, breaker: &mut Breaker, seen: &Seen) {
         self.due = None;
         self.kept = self.kept.filter(|guard| *guard != REMOVED);
+        let gone = self.record.removed && self.record.released;
         let force = match context.shutdown {
             true => Some("lbd shuts down".to_owned()),
+            false if gone => Some("it is not configured any more".to_owned()),
             false => context.index.force(&self.scope),
         };
         // What is not configured any more has no VIPs to judge.
@@ -133,15 +143,31 @@ impl Track {
             self.stand(Standing::Announced, "", context.now);
         }
         match health {
-            _ if self.record.removed => {
+            _ if self.is_held() => {
                 self.decided = true;
                 self.kept = Some(REMOVED);
             }
             // Nothing changes, but what is about to leave does not on old evidence.
-            Health::Unknown(_) if self.decided => self.record.leaving = None,
+            Health::Unknown(_) if self.decided => {
+                self.record.leaving = None;
+                self.record.back.doubt();
+            }
             Health::Unknown(why) => self.why = why,
             Health::Able => self.able(context, breaker),
             Health::Unable(why) => self.unable(why, context, breaker, seen),
+        }
+    }
+
+    /// It is not configured any more, and kept until somebody looks.
+    pub(super) const fn is_held(&self) -> bool {
+        self.record.removed && !self.record.released
+    }
+
+    /// The configuration has it no more; `kept`: nor may it go yet.
+    pub(super) const fn remove(&mut self, kept: bool) {
+        // What goes already or is kept already goes on so.
+        if !self.record.removed {
+            (self.record.removed, self.record.released) = (true, !kept);
         }
     }
 
@@ -150,11 +176,17 @@ impl Track {
         self.decided = true;
         self.kept = None;
         self.record.leaving = None;
+        self.record.back = Return::default();
         breaker.forget(&self.prefix);
         match self.record.standing {
             Standing::Withdrawn | Standing::Withheld => self.why = why,
             Standing::Undecided => self.stand(Standing::Withheld, why, context.now),
-            Standing::Announced => self.lower(context.now + context.lower, why, context.now),
+            Standing::Announced => {
+                // Nobody waits for others while packets for it are dropped.
+                let served = !self.record.removed || context.index.serves(&self.scope);
+                let time = if served { context.lower } else { Duration::ZERO };
+                self.lower(context.now + time, why, context.now);
+            }
             Standing::Lowering(until) => self.lower(until, why, context.now),
         }
     }
@@ -173,6 +205,7 @@ impl Track {
         self.decided = true;
         self.kept = None;
         self.record.leaving = None;
+        self.record.back = Return::default();
         breaker.forget(&self.prefix);
         if self.record.standing.is_out() {
             self.why.clear();
@@ -198,6 +231,10 @@ impl Track {
         let now = context.now;
         self.decided = true;
         self.kept = None;
+        let jitter = guard::jitter(context.node, &self.prefix, self.record.back.rounds());
+        if self.record.standing == Standing::Withdrawn && self.comes_back(context, jitter, seen) {
+            self.stand(Standing::Announced, "", now);
+        }
         match self.record.standing {
             Standing::Undecided => return self.stand(Standing::Withheld, why, now),
             Standing::Withdrawn | Standing::Withheld => {
@@ -214,21 +251,42 @@ impl Track {
             }
         };
         let setting = self.record.settings.last_announcer;
-        let jitter = guard::jitter(context.node, &self.prefix);
         match guard::last_announcer(setting, seen, since, jitter, now) {
             Leave::Keep(guard) => self.kept = Some(guard),
             Leave::At(then) => self.due = Some(then),
             Leave::Now if breaker.allows(self.prefix, context.guards, now) => {
                 self.struck(context.guards, now);
+                if setting == LastAnnouncer::Keep {
+                    self.record.back.leave(now);
+                }
                 self.stand(Standing::Withdrawn, why, now);
             }
             Leave::Now => self.kept = Some(BREAKER),
         }
     }
 
-    /// Counts a withdrawal because of health.
+    /// Others were seen to have it when it left, and now nobody has: they left at the same time.
+    fn comes_back(&mut self, context: &Context<'_>, jitter: Duration, seen: &Seen) -> bool {
+        if self.record.settings.last_announcer == LastAnnouncer::Withdraw {
+            return false;
+        }
+        match self.record.back.judge(seen, jitter, context.now) {
+            Back::Now => (context.roas)(&self.prefix) != Some(Validity::Invalid),
+            Back::At(then) => {
+                self.due = Some(then);
+                false
+            }
+            Back::Never => false,
+        }
+    }
+
+    /// Counts a withdrawal because of health; one after a return is the same one once more.
     fn struck(&mut self, guards: &Guards, now: Duration) {
         let record = &mut self.record;
+        if record.back.rounds() > 0 {
+            record.leaving = None;
+            return;
+        }
         if now.saturating_sub(record.since) >= guards.backoff_max {
             record.strikes = 0;
         }

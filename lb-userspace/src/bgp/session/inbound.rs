@@ -2,12 +2,13 @@
 //!
 //! A part of `session`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::bgp::wire::{Family, ReceivedRoute, Update};
+use crate::bgp::route::{Attributes, Rib};
+use crate::bgp::wire::{Family, Update};
 
 /// The peer's routes.
 #[derive(Debug, Default)]
@@ -18,7 +19,7 @@ pub(super) struct Inbound {
     /// much by that.
     foreign: usize,
     /// Routes of our own prefixes.
-    pub(super) kept: BTreeMap<IpNet, Arc<ReceivedRoute>>,
+    pub(super) kept: Rib,
     /// During an enhanced refresh: what was not announced again yet.
     stale: BTreeSet<IpNet>,
 }
@@ -39,7 +40,7 @@ impl Inbound {
             self.remove(prefix, own);
         }
         let mut route = update.route;
-        let mut shared: Option<Arc<ReceivedRoute>> = None;
+        let mut shared: Option<Arc<Attributes>> = None;
         for (prefix, next_hop) in update.announced {
             self.stale.remove(&prefix);
             let is_own = own.contains(&prefix);

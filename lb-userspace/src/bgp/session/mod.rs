@@ -40,7 +40,6 @@ pub use self::contract::{
 pub use self::report::{
     Addresses, BfdReport, Cause, Counters, DecisionTimes, LastError, Negotiated, PeerReport, State,
 };
-pub use super::wire::ReceivedRoute;
 
 /// A session with one peer, from its configuration to its removal.
 #[derive(Debug)]

@@ -6,14 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::route::Rib;
-use crate::bgp::wire::ReceivedRoute;
 
 /// A peer as the session sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +38,7 @@ pub struct PeerReport {
     /// Nothing is left to be said: `sent` is what is wanted, and it has left our queue.
     pub settled: bool,
     /// Of a monitor: what it announced of our own prefixes.
-    pub received: BTreeMap<IpNet, Arc<ReceivedRoute>>,
+    pub received: Rib,
     /// Prefixes that the peer announces, kept or not.
     pub prefixes_received: u64,
     /// From a decision to the last byte of it.

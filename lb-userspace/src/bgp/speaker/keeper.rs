@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::board::{Board, REPORT_INTERVAL};
 use super::listener::{Accepted, Listeners};
-use super::wishes::{Settings, Wish, keys, watched, wishes};
+use super::wishes::{Settings, Wish, guards, watched, wishes};
 use super::{Options, Orders, STOP_TIME, SpeakerReport, Stop, peer};
 use crate::bgp::bfd::{self, Bfd};
 use crate::bgp::session::{Cease, Close, PeerReport, State};
@@ -133,7 +133,7 @@ impl Keeper {
             self.end(&name, Some(close));
         }
         let listen = if orders.bgp.dry_run { &[][..] } else { &orders.bgp.listen };
-        self.listeners.set(listen, keys(orders), now);
+        self.listeners.set(listen, guards(orders), now);
         self.paths.set(Arc::new(watched(orders, &self.options)));
         for (name, wish) in wishes {
             self.wish(name, wish);

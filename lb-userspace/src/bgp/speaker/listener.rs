@@ -26,6 +26,8 @@ struct Listener {
     socket: Option<TcpListener>,
     /// The keys that are set.
     keys: BTreeMap<IpAddr, Password>,
+    /// The TTLs that it was opened with.
+    min_ttls: BTreeMap<IpAddr, u8>,
     /// Why it does not listen, or lacks a key.
     error: Option<LastError>,
     retry: Option<Duration>,
@@ -45,18 +47,22 @@ pub(super) struct Accepted {
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     listeners: BTreeMap<SocketAddr, Listener>,
-    keys: BTreeMap<IpAddr, Password>,
+    guards: Guards,
+}
+
+/// What is asked of who connects, by the peer's address.
+#[derive(Debug, Default)]
+pub(super) struct Guards {
+    /// MD5 keys.
+    pub(super) keys: BTreeMap<IpAddr, Password>,
+    /// The smallest TTLs, of peers with GTSM.
+    pub(super) min_ttls: BTreeMap<IpAddr, u8>,
 }
 
 impl Listeners {
-    /// Listens where it is wanted and nowhere else, with these keys.
-    pub(super) fn set(
-        &mut self,
-        addresses: &[SocketAddr],
-        keys: BTreeMap<IpAddr, Password>,
-        now: Duration,
-    ) {
-        self.keys = keys;
+    /// Listens where it is wanted and nowhere else, guarded so.
+    pub(super) fn set(&mut self, addresses: &[SocketAddr], guards: Guards, now: Duration) {
+        self.guards = guards;
         self.listeners.retain(|address, _| addresses.contains(address));
         for address in addresses {
             self.listeners.entry(*address).or_default().retry = Some(now);
@@ -68,7 +74,7 @@ impl Listeners {
     pub(super) fn retry(&mut self, now: Duration) {
         for (address, listener) in &mut self.listeners {
             if listener.retry.is_some_and(|at| at <= now) {
-                listener.open(*address, &self.keys, now);
+                listener.open(*address, &self.guards, now);
             }
         }
     }
@@ -104,9 +110,9 @@ impl Listeners {
 }
 
 impl Listener {
-    /// Opens it if it is not open, and brings its keys up to date.
-    fn open(&mut self, address: SocketAddr, keys: &BTreeMap<IpAddr, Password>, now: Duration) {
-        match self.try_open(address, keys) {
+    /// Opens it if it is not open, and brings its guards up to date.
+    fn open(&mut self, address: SocketAddr, guards: &Guards, now: Duration) {
+        match self.try_open(address, guards) {
             Ok(()) => (self.error, self.retry, self.pause) = (None, None, RETRY_MIN),
             Err(error) => self.fail(address, &error, now),
         }
@@ -128,16 +134,16 @@ impl Listener {
         self.pause = self.pause.saturating_mul(2);
     }
 
-    fn try_open(
-        &mut self,
-        address: SocketAddr,
-        keys: &BTreeMap<IpAddr, Password>,
-    ) -> io::Result<()> {
-        let socket = match self.socket.take() {
+    fn try_open(&mut self, address: SocketAddr, guards: &Guards) -> io::Result<()> {
+        let Guards { keys, min_ttls } = guards;
+        // Nor may those be heard that wait to be accepted, and came in before.
+        let open = self.socket.take().filter(|_| self.min_ttls == *min_ttls);
+        let socket = match open {
             Some(socket) => self.socket.insert(socket),
             None => {
                 self.keys.clear();
-                self.socket.insert(socket::listen(address)?)
+                self.min_ttls.clone_from(min_ttls);
+                self.socket.insert(socket::listen(address, min_ttls)?)
             }
         };
         let old: Vec<IpAddr> =

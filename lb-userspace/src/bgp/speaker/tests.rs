@@ -27,63 +27,15 @@ struct End {
     options: Options,
 }
 
-fn defaults() -> settings::Bgp {
-    let prefix = settings::PrefixSettings {
-        last_announcer: desired::LastAnnouncer::Keep,
-        attributes: settings::AttributeSettings::default(),
-        peers: BTreeMap::new(),
-    };
-    let second = Duration::from_secs(1);
-    settings::Bgp {
-        local_as: 65_001,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
-        listen: Vec::new(),
-        dry_run: false,
-        graceful_restart: None,
-        on_shutdown: desired::OnShutdown::Withdraw,
-        lower: settings::Lower {
-            time: second,
-            graceful_shutdown: false,
-            communities: BTreeSet::new(),
-            prepend: 0,
-        },
-        linger: second,
-        attributes: settings::AttributeSettings::default(),
-        shedding: Vec::new(),
-        guards: settings::Guards {
-            breaker_max: 1,
-            breaker_window: second,
-            interval: second,
-            backoff: second,
-            backoff_max: second,
-        },
-        vrp_file: None,
-        peers: BTreeMap::new(),
-        prefixes: BTreeMap::new(),
-        host_routes: prefix,
-    }
-}
-
 fn peer(address: IpAddr, port: u16, remote_as: u32) -> settings::Peer {
     settings::Peer {
         name: PEER.to_owned(),
         address,
         port,
         remote_as,
-        local_address: None,
-        passive: false,
-        hops: 1,
-        ttl_security: false,
-        has_password: false,
         hold_time: Duration::from_secs(30),
-        ipv4: true,
-        ipv6: true,
-        extended_next_hop: false,
-        bfd: None,
-        attributes: settings::AttributeSettings::default(),
         monitor: true,
-        max_prefixes: 100,
-        poison_allowed: BTreeSet::new(),
+        ..settings::sample::peer()
     }
 }
 
@@ -95,11 +47,7 @@ fn rib(prefixes: &[&str], asn: u32) -> Arc<Rib> {
         } else {
             "2001:db8::77".parse().unwrap()
         }),
-        med: None,
-        local_preference: None,
-        communities: BTreeSet::new(),
-        large_communities: BTreeSet::new(),
-        extended_communities: BTreeSet::new(),
+        ..Attributes::default()
     };
     let prefixes = prefixes.iter().map(|prefix| prefix.parse::<IpNet>().unwrap());
     Arc::new(prefixes.map(|prefix| (prefix, Arc::new(attributes(&prefix)))).collect())
@@ -124,7 +72,7 @@ impl End {
         };
         let router_id = Ipv4Addr::new(192, 0, 2, host);
         let orders = Orders {
-            bgp: settings::Bgp { local_as, router_id, ..defaults() },
+            bgp: settings::Bgp { local_as, router_id, ..settings::sample::bgp() },
             passwords: BTreeMap::new(),
             routes: BTreeMap::new(),
             own: Arc::new([PREFIX4, PREFIX6].iter().map(|it| it.parse().unwrap()).collect()),

@@ -3,21 +3,20 @@
 //! A part of `speaker`. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::listener::Guards;
 use super::{Options, Orders};
 use crate::bgp::bfd;
+use crate::bgp::gtsm::min_ttl;
 use crate::bgp::route::Rib;
 use crate::bgp::session::{Close, Decision, SessionSettings};
 use crate::bgp::socket::Link;
 use crate::config::Password;
 use crate::desired::bgp::{AttributeSettings, Peer};
-
-/// The smallest TTL on one hop (RFC 5881 section 5).
-const ONE_HOP_TTL: u8 = 255;
 
 /// What a peer's session is made of; a change resets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +114,8 @@ pub(super) fn watched(orders: &Orders, options: &Options) -> bfd::Peers {
     let watched = peers.filter_map(|(name, peer)| {
         let multihop = peer.hops > 1;
         let secure = peer.ttl_security || !multihop;
-        let min_ttl = if secure { ONE_HOP_TTL - peer.hops.saturating_sub(1) } else { 0 };
+        // On one hop it is the largest (RFC 5881 section 5).
+        let min_ttl = if secure { min_ttl(peer.hops) } else { 0 };
         let port = options.bfd_peer_ports.of(multihop);
         let (address, local) = (peer.address, peer.local_address);
         let settings = peer.bfd?;
@@ -124,10 +124,16 @@ pub(super) fn watched(orders: &Orders, options: &Options) -> bfd::Peers {
     watched.collect()
 }
 
-/// The MD5 keys of listeners, by the peer's address.
-pub(super) fn keys(orders: &Orders) -> BTreeMap<IpAddr, Password> {
-    let peers = orders.bgp.peers.iter().filter(|(_, peer)| peer.has_password);
-    peers
-        .filter_map(|(name, peer)| Some((peer.address, orders.passwords.get(name)?.clone())))
-        .collect()
+/// What listeners ask of those who connect.
+pub(super) fn guards(orders: &Orders) -> Guards {
+    let peers = orders.bgp.peers.iter();
+    let key = |(name, peer): (&String, &Peer)| {
+        let key = orders.passwords.get(name).filter(|_| peer.has_password)?;
+        Some((peer.address, key.clone()))
+    };
+    let secure = orders.bgp.peers.values().filter(|peer| peer.ttl_security);
+    Guards {
+        keys: peers.filter_map(key).collect(),
+        min_ttls: secure.map(|peer| (peer.address, min_ttl(peer.hops))).collect(),
+    }
 }

@@ -25,7 +25,7 @@ pub use frame::{Frame, Framer, HEADER, Kind, MAX_MESSAGE, keepalive};
 pub use notification::{Notification, code};
 pub use open::{AS_TRANS, GracefulRestart, Open};
 pub use refresh::{RefreshKind, RouteRefresh};
-pub use update::{ReceivedRoute, Update};
+pub use update::Update;
 
 /// The two address families that are announced, each with SAFI 1, unicast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

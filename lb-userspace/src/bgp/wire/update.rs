@@ -11,12 +11,12 @@ use netgauze_bgp_pkt::path_attribute::PathAttributeValue as Value;
 use netgauze_parse_utils::error::ParseError;
 use netgauze_parse_utils::reader::SliceReader;
 use netgauze_parse_utils::traits::ParseFrom as _;
-use serde::{Deserialize, Serialize};
 
 use super::attributes::{decode, expected_flags, flag, flat};
 use super::notification::code;
 use super::{Dialect, Family, Flaw};
 use crate::bgp::community::{Community, ExtendedCommunity, LargeCommunity};
+use crate::bgp::route::Attributes;
 
 const ORIGIN: u8 = 1;
 const AS_PATH: u8 = 2;
@@ -31,25 +31,6 @@ const EXTENDED_COMMUNITIES: u8 = 16;
 const AS4_PATH: u8 = 17;
 const LARGE_COMMUNITIES: u8 = 32;
 
-/// A route that a peer announced.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ReceivedRoute {
-    /// AS_PATH, members of AS_SETs included, AS4_PATH merged in (RFC 6793).
-    pub as_path: Vec<u32>,
-    /// The next hop.
-    pub next_hop: Option<IpAddr>,
-    /// MULTI_EXIT_DISC.
-    pub med: Option<u32>,
-    /// LOCAL_PREF.
-    pub local_preference: Option<u32>,
-    /// COMMUNITIES.
-    pub communities: BTreeSet<Community>,
-    /// LARGE_COMMUNITIES.
-    pub large_communities: BTreeSet<LargeCommunity>,
-    /// EXTENDED COMMUNITIES.
-    pub extended_communities: BTreeSet<ExtendedCommunity>,
-}
-
 /// An UPDATE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
@@ -57,8 +38,9 @@ pub struct Update {
     pub withdrawn: Vec<IpNet>,
     /// Prefixes that the peer announces with `route`, and their next hop.
     pub announced: Vec<(IpNet, Option<IpAddr>)>,
-    /// The attributes of `announced`.
-    pub route: ReceivedRoute,
+    /// The attributes of `announced`, without the next hops: AS_PATH with the members of AS_SETs,
+    /// and AS4_PATH merged in (RFC 6793).
+    pub route: Attributes,
     /// It is the end of the family's initial routes (RFC 4724).
     pub end_of_rib: Option<Family>,
     /// What was wrong with it and tolerated.

@@ -126,7 +126,8 @@ pub(in crate::config) static BGP: Section = Section {
             Kind::Path,
             Optional("no origin validation"),
             "Validated ROA payloads, JSON as Routinator or rpki-client write it, at most 256 MiB. \
-             A prefix or host route that is Invalid (RFC 6811) is refused.",
+             A prefix or host route that is Invalid (RFC 6811) is refused. A new file is taken \
+             within seconds; of one that cannot be used there is an alarm, and the old one holds.",
         ),
     ],
     shared: &ATTRIBUTE_KEYS,
@@ -287,8 +288,8 @@ pub(in crate::config) static SHEDDING: Section = Section {
 
 pub(in crate::config) static LOWER: Section = Section {
     header: "[bgp.lower]",
-    doc: "Lowered preference: how peers learn that a route is about to be withdrawn, by a drain \
-          or at shutdown.",
+    doc: "Lowered preference: how peers learn that a route is about to be withdrawn, by a drain, \
+          at shutdown, or since the configuration has it no more.",
     keys: &[
         key(
             "time",

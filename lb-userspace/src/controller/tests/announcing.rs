@@ -1,14 +1,20 @@
 //! What is announced follows from what can be served, from drains and from orders, also over a
 //! restart.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{World, text};
+use super::{World, files, text};
 use crate::api::requests::{DrainChange, RoutesQuestion};
 use crate::api::types::{BgpRoutes, Outcome};
 use crate::api::{Failure, Request, Response};
 use crate::bgp::announce::{Order, Phase, RouteState, Steer};
-use crate::bgp::speaker::Orders;
+use crate::bgp::session::{PeerReport, State};
+use crate::bgp::speaker::{Orders, SpeakerReport};
+use crate::host::clock::boot_time;
 
 const BACKENDS: [(&str, u16); 2] = [("b1", 100), ("b2", 100)];
 
@@ -169,6 +175,115 @@ fn leaving_lowers_then_withdraws() {
 }
 
 #[test]
+fn a_route_that_a_peer_cannot_be_told_of_is_an_alarm() {
+    let mut world = World::announcing("keep");
+    let mut session = PeerReport { state: State::Established, ..PeerReport::default() };
+    let mut hear = |world: &mut World, unsendable: &[&str]| {
+        let why = "no next hop that the peer takes for this address family";
+        let of = |it: &&str| (it.parse().unwrap(), why.to_owned());
+        session.unsendable = unsendable.iter().map(of).collect();
+        let peers = [("edge1".to_owned(), Arc::new(session.clone()))].into();
+        let report = SpeakerReport { peers, ..SpeakerReport::default() };
+        world.controller.on_speaker(Arc::new(report));
+    };
+    hear(&mut world, &["203.0.113.10/32", "203.0.113.11/32"]);
+    let reasons = world.status().reasons.join("\n");
+    let alarm = "BGP peer edge1 cannot be told of 203.0.113.10/32, and 1 more prefixes neither: \
+                 no next hop";
+    assert!(reasons.contains(alarm), "{reasons}");
+    assert!(world.routes().routes[0].why.contains("no next hop"));
+    hear(&mut world, &[]);
+    assert!(world.status().reasons.is_empty());
+}
+
+/// A directory for files that only their owner may read.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lb-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[test]
+fn another_password_is_a_change_and_not_shown() {
+    let directory = Directory::new("passwords");
+    let secret = directory.write("secret", "0102030405060708090a0b0c0d0e0f10\n");
+    let key = directory.write("key", "old s3cret\n");
+    let text = format!("{}password_file = {key:?}\n", with_bgp("keep"));
+    let text = text.replace("\"/secret\"", &format!("{secret:?}"));
+    let mut world = World::new(&text);
+    for (name, _) in BACKENDS {
+        world.verdict(name, true);
+    }
+    world.settle();
+    assert!(world.outcome(Request::Plan(files(&text))).unwrap().changes.is_empty());
+    directory.write("key", "new s3cret\n");
+    for request in [Request::Plan(files(&text)), Request::Apply(files(&text))] {
+        let outcome = world.outcome(request).unwrap();
+        assert!(!format!("{outcome:?}").contains("s3cret"));
+        let lines = outcome.changes.iter().map(|it| format!("{} {}", it.subject, it.text));
+        let expected = "bgp peer edge1 password changed: its session is reset";
+        assert_eq!(lines.collect::<Vec<_>>(), [expected]);
+    }
+    assert_eq!(world.orders().passwords["edge1"].bytes(), b"new s3cret");
+    assert!(world.outcome(Request::Plan(files(&text))).unwrap().changes.is_empty());
+}
+
+#[test]
+fn roa_payloads_are_taken_as_their_file_changes() {
+    /// How long a small file may take to be read.
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let directory = Directory::new("payloads");
+    let payloads = |asn: u32| {
+        format!(
+            r#"{{ "roas": [{{ "asn": {asn}, "prefix": "203.0.113.0/24", "maxLength": 32 }}] }}"#
+        )
+    };
+    let path = directory.write("vrps.json", &payloads(65001));
+    let text = with_bgp("keep").replace("local_as", &format!("vrp_file = {path:?}\nlocal_as"));
+    let mut world = World::new(&text);
+    for (name, _) in BACKENDS {
+        world.verdict(name, true);
+    }
+    world.settle();
+    let mut until = |what: Option<&str>| {
+        let start = boot_time();
+        loop {
+            world.idle(1);
+            let reasons = world.status().reasons.join("\n");
+            if what.map_or(reasons.is_empty(), |what| reasons.contains(what)) {
+                return assert_eq!(world.path(), Some(vec![65001]), "what is out stays");
+            }
+            assert!(boot_time() < start + PATIENCE, "{what:?}: {reasons}");
+        }
+    };
+    until(None);
+    directory.write("vrps.json", &payloads(65002));
+    until(Some("RPKI: Invalid"));
+    directory.write("vrps.json", "not written to the end");
+    until(Some("cannot be used"));
+    until(Some("RPKI: Invalid"));
+    directory.write("vrps.json", &payloads(65001));
+    until(None);
+}
+
+#[test]
 fn without_bgp_there_is_one_answer() {
     let mut world = World::started(&BACKENDS);
     for request in [
@@ -214,5 +329,7 @@ fn a_file_without_bgp_keeps_what_is_announced() {
     let reasons = world.status().reasons.join("\n");
     assert!(reasons.contains("203.0.113.10/32"), "{reasons}");
     world.order(Order::ResumeBreaker).unwrap();
+    assert_eq!(world.routes().routes[0].state, RouteState::Lowered);
+    world.idle(3);
     assert!(world.controller.speaker_orders().is_none(), "the operator says so");
 }

@@ -7,6 +7,7 @@ mod flood;
 mod guards;
 mod leaving;
 mod multihop;
+mod near;
 mod poisoning;
 mod reload;
 mod restart;

@@ -18,11 +18,11 @@ fn nothing_goes_out_before_everything_is_known() {
     assert!(bench.show().contains("withheld, 2 backends have no verdict yet"), "{}", bench.show());
 
     bench.facts.verdicts = Ok(());
-    bench.facts.vips[1].probe = Err("no answer".to_owned());
+    bench.facts.vips[1].probe = Some(Err("no answer".to_owned()));
     bench.settle();
     assert!(!bench.last.as_ref().unwrap().ready, "the first probe may be late");
 
-    bench.facts.vips[1].probe = Ok(());
+    bench.facts.vips[1].probe = Some(Ok(()));
     bench.settle();
     assert!(bench.last.as_ref().unwrap().ready);
     assert_eq!(bench.to("edge1"), [P]);
@@ -33,14 +33,14 @@ fn nothing_goes_out_before_everything_is_known() {
 fn what_does_not_work_soon_after_the_start_is_withheld_and_the_rest_goes_out() {
     let mut bench = Bench::new(desired(&[P], &["198.51.100.1", "203.0.113.1"]));
     bench.announcer = Announcer::new(&bench.desired, None, ms(bench.now));
-    bench.facts.vips[1].probe = Err("no answer".to_owned());
+    bench.facts.vips[1].probe = Some(Err("no answer".to_owned()));
     bench.settle();
     assert!(!bench.last.as_ref().unwrap().ready);
     bench.pass(u64::try_from(STARTING.as_millis()).unwrap());
     assert!(bench.last.as_ref().unwrap().ready);
     assert_eq!(bench.to("edge1"), [P]);
     // What comes late, comes without back-off.
-    bench.facts.vips[1].probe = Ok(());
+    bench.facts.vips[1].probe = Some(Ok(()));
     bench.settle();
     assert_eq!(bench.to("edge1"), [P, "203.0.113.1/32"]);
 }
@@ -51,7 +51,7 @@ fn each_condition_withdraws_when_others_announce() {
     let breaks: [Break; 4] = [
         ("attached", |facts| facts.attached = Err("eth0 has no program".to_owned())),
         ("tables", |facts| facts.tables = Err("pool web has no table".to_owned())),
-        ("probe", |facts| facts.vips[0].probe = Err("no answer".to_owned())),
+        ("probe", |facts| facts.vips[0].probe = Some(Err("no answer".to_owned()))),
         ("capacity", |facts| facts.vips[0].up = 1),
     ];
     for (what, breaks) in breaks {
@@ -93,7 +93,13 @@ fn verdicts_that_are_not_known_change_nothing() {
     bench.set_up("vip1", 0);
     bench.pass(60_000);
     assert_eq!(bench.to("edge1"), [P]);
-    // Nor does a VIP that nobody told about.
+    // Nor does a VIP that is new and not probed yet.
+    bench.facts.verdicts = Ok(());
+    bench.set_up("vip1", 4);
+    bench.facts.vips[1].probe = None;
+    bench.pass(60_000);
+    assert_eq!(bench.to("edge1"), [P]);
+    // Nor one that nobody told about.
     bench.facts.verdicts = Ok(());
     bench.facts.vips.clear();
     bench.pass(60_000);
@@ -162,7 +168,7 @@ fn a_covering_prefix_stays_while_something_inside_is_served() {
     for settings in bgp.prefixes.values_mut() {
         settings.last_announcer = LastAnnouncer::Withdraw;
     }
-    bgp.prefixes.insert(net("198.51.101.0/24"), prefix(LastAnnouncer::Withdraw));
+    bgp.prefixes.insert(net("198.51.101.0/24"), sample::prefix(LastAnnouncer::Withdraw));
     let mut bench = Bench::new(desired);
     assert_eq!(bench.to("edge1"), ["198.51.0.0/16", P, "198.51.101.0/24"]);
     bench.set_up("vip1", 0);

@@ -51,32 +51,56 @@ fn the_last_announcer_goes_if_asked_to() {
 }
 
 #[test]
-fn of_two_that_see_each_other_one_stays() {
-    let [mut a, mut b] = ["lb1", "lb2"].map(|name| {
-        let mut desired = desired(&[P], &VIPS);
-        name.clone_into(&mut desired.node.name);
-        Bench::new(desired)
-    });
-    // Each millisecond both hear what the other one announced 30 ms ago.
-    let mut heard = vec![[true, true]; 30];
-    [&mut a, &mut b].into_iter().for_each(|it| it.set_up("vip1", 0));
-    for _ in 0..2_000 {
-        let [from_a, from_b] = heard.remove(0);
-        let seen = |is| if is { others() } else { Seen::Nobody };
-        a.see(P, seen(from_b));
-        b.see(P, seen(from_a));
-        a.pass(1);
-        b.pass(1);
-        heard.push([&a, &b].map(|it| !it.to("edge1").is_empty()));
-    }
-    let out = heard.pop().unwrap();
-    assert_eq!(out.iter().filter(|is| **is).count(), 1, "{out:?}");
+fn who_left_with_the_others_comes_back_alone_and_only_soon() {
+    let leave = |after: u64| {
+        let mut bench = Bench::new(desired(&[P], &VIPS));
+        bench.see(P, others());
+        bench.set_up("vip1", 0);
+        bench.settle();
+        bench.pass(500);
+        assert!(bench.to("edge1").is_empty());
+        bench.pass(after);
+        bench.see(P, Seen::Nobody);
+        bench.settle();
+        bench
+    };
+    // They left, too, at the same time.
+    let mut bench = leave(100);
+    bench.pass(999);
+    assert!(bench.to("edge1").is_empty(), "the monitor may be late");
+    bench.pass(501);
+    assert_eq!(bench.to("edge1"), [P]);
+    let alarms = bench.announcer.alarms();
+    assert!(matches!(&alarms[..], [one] if one.contains("nobody else announces")), "{alarms:?}");
+    // Health brings it back as it was, without a back-off for what was no way back.
+    bench.set_up("vip1", 4);
+    bench.settle();
+    assert!(bench.announcer.alarms().is_empty());
+
+    // Another one had it in the meantime.
+    let mut bench = leave(100);
+    bench.pass(500);
+    bench.see(P, others());
+    bench.pass(100_000);
+    assert!(bench.to("edge1").is_empty());
+
+    // It was another's own doing that it left later, or the operator's.
+    let mut bench = leave(10_000);
+    bench.pass(100_000);
+    assert!(bench.to("edge1").is_empty());
+    let mut bench = leave(100);
+    bench.facts.node_drained = true;
+    bench.settle();
+    bench.facts.node_drained = false;
+    bench.settle();
+    bench.pass(100_000);
+    assert!(bench.to("edge1").is_empty());
 }
 
 #[test]
 fn evidence_must_last_before_a_prefix_goes() {
     let mut bench = Bench::new(desired(&[P], &VIPS));
-    let jitter = super::super::guard::jitter("lb1", &net(P));
+    let jitter = super::super::guard::jitter("lb1", &net(P), 0);
     let jitter = u64::try_from(jitter.as_millis()).unwrap();
     assert!((2..500).contains(&jitter), "{jitter}");
     let waits = |bench: &mut Bench, interrupt: fn(&mut Bench)| {
@@ -169,6 +193,7 @@ fn a_configuration_without_prefixes_takes_none_away() {
         assert!(bench.announcer.bgp().is_some(), "the speaker needs to know how");
 
         bench.order(Order::ResumeBreaker).unwrap();
+        bench.pass(2_000);
         let routes = &bench.last.as_ref().unwrap().routes;
         assert!(routes.values().all(|rib| rib.is_empty()));
         assert_eq!(bench.announcer.bgp().is_none(), none);
@@ -187,17 +212,54 @@ fn prefixes_that_come_back_into_the_configuration_are_as_before() {
     assert_eq!(bench.to("edge1"), [P, "203.0.113.0/24"], "the second time too");
     bench.desired = full;
     bench.configure();
+    bench.pass(2_000);
     assert_eq!(bench.to("edge1"), [P]);
     assert!(bench.announcer.alarms().is_empty());
 }
 
 #[test]
-fn a_few_prefixes_can_be_removed() {
-    let mut bench = Bench::new(desired(&[P, "203.0.113.0/24"], &VIPS));
-    bench.desired = desired(&[P], &VIPS);
+fn a_few_prefixes_that_are_removed_are_lowered_first() {
+    let host = "198.51.100.1/32";
+    let full = desired(&[P, "203.0.113.0/24"], &VIPS);
+    let mut bench = Bench::new(full.clone());
+    bench.desired = desired(&["203.0.113.0/24"], &VIPS);
+    bench.facts = facts(&bench.desired);
     bench.configure();
-    assert_eq!(bench.to("edge1"), [P]);
+    bench.configure();
+    // Its VIP lives on, as a host route, and has its packets until nobody sends them that way.
+    assert_eq!(bench.to("edge1"), [P, host, "203.0.113.0/24"]);
+    let shown = bench.show();
+    assert!(shown.contains(&format!("{P} to edge1: lowered, it is not configured")), "{shown}");
     assert!(bench.announcer.alarms().is_empty());
+    // A restart does not forget it.
+    bench.pass(1_000);
+    bench.restart();
+    bench.pass(999);
+    assert_eq!(bench.to("edge1"), [P, host, "203.0.113.0/24"]);
+    bench.pass(1);
+    assert_eq!(bench.to("edge1"), [host, "203.0.113.0/24"]);
+    assert!(!bench.show().contains(P), "{}", bench.show());
+
+    // And what comes back on its way out is as before.
+    bench.desired = full;
+    bench.configure();
+    bench.pass(2_000);
+    bench.desired = desired(&["203.0.113.0/24"], &VIPS);
+    bench.configure();
+    bench.desired = desired(&[P, "203.0.113.0/24"], &VIPS);
+    bench.configure();
+    bench.pass(10_000);
+    assert_eq!(bench.to("edge1"), [P, "203.0.113.0/24"]);
+    assert!(!bench.show().contains("COMMUNITIES"), "{}", bench.show());
+}
+
+#[test]
+fn a_removed_vip_takes_its_host_route_along_at_once() {
+    let mut bench = Bench::new(desired(&[P], &["203.0.113.1"]));
+    bench.desired = desired(&[P], &[]);
+    bench.facts = facts(&bench.desired);
+    bench.configure();
+    assert_eq!(bench.to("edge1"), [P], "its packets are dropped already");
 }
 
 #[test]

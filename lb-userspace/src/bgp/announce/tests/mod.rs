@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::order::limits;
 use super::{Announcement, Announcer, Facts, Order, Seen, Steer, VipFacts};
-use crate::desired::bgp::{AttributeSettings, Bgp, Guards, Lower, Peer, PrefixSettings};
+use crate::desired::bgp::{AttributeSettings, Bgp, Peer, sample};
 use crate::desired::{
     Api, Dataplane, Desired, Encap, FlowTimeouts, LastAnnouncer, Log, LogFormat, LogLevel, Node,
     OnShutdown, Port, Prefix4, Prefix6, Protocol, Tracking, Vip, VipKey, VipTimeouts, XdpMode,
@@ -36,67 +36,19 @@ pub(super) fn key(address: &str) -> VipKey {
 }
 
 pub(super) fn peer(name: &str, remote_as: u32) -> Peer {
-    Peer {
-        name: name.to_owned(),
-        address: "192.0.2.1".parse().unwrap(),
-        port: 179,
-        remote_as,
-        local_address: None,
-        passive: false,
-        hops: 1,
-        ttl_security: false,
-        has_password: false,
-        hold_time: Duration::from_secs(9),
-        ipv4: true,
-        ipv6: true,
-        extended_next_hop: false,
-        bfd: None,
-        attributes: AttributeSettings::default(),
-        monitor: false,
-        max_prefixes: 1_000,
-        poison_allowed: BTreeSet::new(),
-    }
-}
-
-pub(super) fn prefix(last_announcer: LastAnnouncer) -> PrefixSettings {
-    PrefixSettings {
-        last_announcer,
-        attributes: AttributeSettings::default(),
-        peers: BTreeMap::new(),
-    }
+    Peer { name: name.to_owned(), remote_as, ..sample::peer() }
 }
 
 fn bgp(prefixes: &[&str]) -> Bgp {
-    let keep = |text: &&str| (net(text), prefix(LastAnnouncer::Keep));
+    let keep = |text: &&str| (net(text), sample::prefix(LastAnnouncer::Keep));
     Bgp {
         local_as: OWN,
-        router_id: "192.0.2.10".parse().unwrap(),
-        listen: Vec::new(),
-        dry_run: false,
         graceful_restart: Some(Duration::from_secs(120)),
-        on_shutdown: OnShutdown::Withdraw,
-        lower: Lower {
-            time: ms(2_000),
-            graceful_shutdown: true,
-            communities: BTreeSet::new(),
-            prepend: 0,
-        },
-        linger: Duration::from_secs(30),
-        attributes: AttributeSettings::default(),
-        shedding: Vec::new(),
-        guards: Guards {
-            breaker_max: 16,
-            breaker_window: Duration::from_secs(60),
-            interval: ms(1_000),
-            backoff: Duration::from_secs(30),
-            backoff_max: Duration::from_secs(900),
-        },
-        vrp_file: None,
         peers: [peer("edge1", 64_496), peer("edge2", 64_497)]
             .map(|peer| (peer.name.clone(), peer))
             .into(),
         prefixes: prefixes.iter().map(keep).collect(),
-        host_routes: prefix(LastAnnouncer::Keep),
+        ..sample::bgp()
     }
 }
 
@@ -158,7 +110,7 @@ pub(super) fn facts(desired: &Desired) -> Facts {
         up: 4,
         min_up: 2,
         min_up_return: 3,
-        probe: Ok(()),
+        probe: Some(Ok(())),
         drained: false,
     };
     Facts {

@@ -111,7 +111,7 @@ fn happen(bench: &mut Bench, event: &Event) {
     let when = |ok: bool| if ok { Ok(()) } else { Err("broken".to_owned()) };
     match event.clone() {
         Event::Up(vip, up) => vip.get_mut(&mut bench.facts.vips).up = up,
-        Event::Probe(vip, ok) => vip.get_mut(&mut bench.facts.vips).probe = when(ok),
+        Event::Probe(vip, ok) => vip.get_mut(&mut bench.facts.vips).probe = Some(when(ok)),
         Event::Attached(ok) => bench.facts.attached = when(ok),
         Event::Verdicts(ok) => bench.facts.verdicts = when(ok),
         Event::Drain(vip, is) => vip.get_mut(&mut bench.facts.vips).drained = is,
@@ -263,5 +263,51 @@ proptest! {
             prop_assert_eq!(out(&other), out(&bench));
             prop_assert_eq!(other.announcer.alarms(), bench.announcer.alarms());
         }
+    }
+
+    /// Two that see each other, however late, and lose a prefix at about the same time: in the end
+    /// one of them has it, always the same one.
+    #[test]
+    fn of_two_that_see_each_other_one_stays(
+        names in prop::array::uniform2("[a-z]{1,8}"),
+        late in prop::array::uniform2(1..400_u64),
+        after in 0..1_000_u64,
+    ) {
+        prop_assume!(names[0] != names[1]);
+        let mut benches = names.map(|name| {
+            let mut desired = desired(&PREFIXES[3..], &VIPS[2..3]);
+            desired.node.name = name;
+            Bench::new(desired)
+        });
+        let start = benches[0].now;
+        // What happens to whom, by time: the loss, or another sight of the other one.
+        let mut coming = BTreeMap::from([((start, 0, 0), None), ((start + after, 1, 0), None)]);
+        benches.iter_mut().for_each(|it| it.see(PREFIXES[3], others()));
+        let (mut out, mut since) = ([true; 2], start);
+        loop {
+            let due = benches.iter().filter_map(|it| it.announcer.deadline());
+            let due = due.map(|due| due.as_millis().try_into().unwrap());
+            let next = coming.keys().map(|(time, ..)| *time).chain(due).min();
+            let Some(now) = next.filter(|next| *next < start + 600_000) else { break };
+            while let Some(entry) = coming.first_entry().filter(|it| it.key().0 <= now) {
+                let (_, who, _) = *entry.key();
+                match entry.remove() {
+                    None => benches[who].set_up("vip1", 0),
+                    Some(true) => benches[who].see(PREFIXES[3], others()),
+                    Some(false) => benches[who].see(PREFIXES[3], Seen::Nobody),
+                }
+            }
+            for (who, bench) in benches.iter_mut().enumerate() {
+                bench.now = now;
+                bench.settle();
+                let is_out = !bench.to("edge1").is_empty();
+                if is_out != out[who] {
+                    (out[who], since) = (is_out, now);
+                    coming.insert((now + late[who], 1 - who, now), Some(is_out));
+                }
+            }
+        }
+        prop_assert_eq!(out.iter().filter(|is| **is).count(), 1, "{:?}", out);
+        prop_assert!(since < start + 60_000, "at rest only after {} ms", since - start);
     }
 }

@@ -1,6 +1,5 @@
 //! A peer's settings, a table, and bytes in both directions.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use crate::bgp::route::{Attributes, Rib};
 use crate::bgp::session::{Decision, Input, Output, Session, SessionEvent, SessionSettings, Side};
 use crate::bgp::wire::{Dialect, Framer, Message, decode};
-use crate::desired::bgp::{AttributeSettings, Peer};
+use crate::desired::bgp::{Peer, sample};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,26 +34,8 @@ impl Chance {
 }
 
 pub(super) fn settings(local_as: u32, id: u8, remote_as: u32) -> SessionSettings {
-    let peer = Peer {
-        name: "edge1".into(),
-        address: "192.0.2.2".parse().unwrap(),
-        port: 179,
-        remote_as,
-        local_address: None,
-        passive: false,
-        hops: 1,
-        ttl_security: false,
-        has_password: false,
-        hold_time: 9 * SECOND,
-        ipv4: true,
-        ipv6: true,
-        extended_next_hop: false,
-        bfd: None,
-        attributes: AttributeSettings::default(),
-        monitor: false,
-        max_prefixes: 1_000,
-        poison_allowed: BTreeSet::new(),
-    };
+    let address = "192.0.2.2".parse().unwrap();
+    let peer = Peer { address, remote_as, ..sample::peer() };
     SessionSettings {
         local_as,
         router_id: [192, 0, 2, id].into(),
@@ -67,15 +48,7 @@ pub(super) fn settings(local_as: u32, id: u8, remote_as: u32) -> SessionSettings
 }
 
 pub(super) fn attributes(path: &[u32]) -> Attributes {
-    Attributes {
-        as_path: path.to_vec(),
-        next_hop: None,
-        med: None,
-        local_preference: None,
-        communities: BTreeSet::new(),
-        large_communities: BTreeSet::new(),
-        extended_communities: BTreeSet::new(),
-    }
+    Attributes { as_path: path.to_vec(), ..Attributes::default() }
 }
 
 pub(super) fn rib(path: &[u32], prefixes: &[&str]) -> Rib {

@@ -48,6 +48,30 @@ async fn neighbours_prove_that_they_are_near() {
 }
 
 #[tokio::test]
+async fn who_does_not_prove_that_it_is_near_cannot_even_connect() {
+    let [mut client, mut server] = client_and_server("127.0.0.1");
+    let address = server.orders.bgp.listen[0];
+    server.peer().ttl_security = true;
+    server.order();
+    server.wait_for("listening", |it| it.listeners.get(&address) == Some(&None)).await;
+    client.order();
+    let opened = client.wait("opened", |it| it.state == State::OpenSent);
+    assert!(tokio::time::timeout(DENIED, opened).await.is_err());
+    // The listener goes with the settings, in both directions.
+    server.peer().ttl_security = false;
+    server.order();
+    server.wait_up().await;
+    server.peer().ttl_security = true;
+    server.order();
+    client.wait("down", |it| it.state != State::Established).await;
+    let again = client.wait("opened", |it| it.state == State::OpenSent);
+    assert!(tokio::time::timeout(DENIED, again).await.is_err());
+    client.peer().ttl_security = true;
+    client.order();
+    server.wait_up().await;
+}
+
+#[tokio::test]
 async fn strangers_are_closed_at_once_and_counted() {
     let [_client, mut server] = client_and_server("127.0.0.1");
     let address = server.orders.bgp.listen[0];
