@@ -43,6 +43,7 @@ pub(crate) enum Crash {
 pub(crate) struct Plane {
     dataplane: Dataplane,
     pub(crate) tracker: PoolTracker,
+    always: bool,
     fault: Fault,
     pub(crate) rendered: Rendered,
     purges: Vec<Purge>,
@@ -60,9 +61,11 @@ pub(crate) fn members(weights: &BTreeMap<u16, u32>) -> Vec<Member> {
 
 fn settings(scenario: &Scenario) -> Settings {
     let fault = scenario.fault;
+    let longest_ms = scenario.established_ms.max(scenario.udp_ms);
+    let always_ms = if scenario.always { longest_ms } else { scenario.udp_ms };
     let window_ms = if fault == Fault::ShortWindow { 10_000 } else { scenario.window_ms };
     Settings {
-        tracking: scenario.tracking,
+        always: Duration::from_millis(always_ms),
         on_down: scenario.on_down,
         window: Duration::from_millis(window_ms),
         prepare: Duration::from_secs(if fault == Fault::NoPrepare { 0 } else { 3 }),
@@ -98,6 +101,7 @@ impl Plane {
             dataplane: dataplane(scenario),
             rendered: tracker.render(),
             tracker,
+            always: scenario.always,
             fault: scenario.fault,
             purges: Vec::new(),
             scan: None,
@@ -122,7 +126,7 @@ impl Plane {
     /// Which backend gets a packet, and how it was found.
     pub(crate) fn forward(&self, hash: u64, segment: Segment) -> (u16, Path) {
         let ask = |segment| {
-            let always = segment == Segment::Datagram;
+            let always = self.always || segment == Segment::Datagram;
             let flags = if always { VipEntry::ALWAYS } else { 0 };
             let udp_idle = self.udp_ticks;
             let vip = VipEntry { vip: 1, pool: POOL, flags, udp_idle, ..VipEntry::default() };
@@ -241,6 +245,7 @@ impl Plane {
         let contested = self.rendered.slots.iter().filter(|slot| **slot & CONTESTED != 0).count();
         outcome.contested_slots.0 += contested as u64;
         outcome.contested_slots.1 += 1;
+        self.dataplane.enter_records();
         let mut scan = self.tracker.begin_scan();
         self.walk(&mut scan, 0);
         self.scan = Some(scan);
@@ -272,7 +277,6 @@ impl Plane {
             let word = self.rendered.slots[slot_of(flow.tag, SLOTS) as usize];
             word & CONTESTED == 0 && word != flow.owner.0 && flow.state == FlowState::Confirmed
         };
-        // UDP flows ask the flow table in any case.
         u32::try_from(self.dataplane.flows().filter(is_lost).count()).unwrap()
     }
 }
