@@ -33,8 +33,15 @@ pub struct Record {
 pub const MAX_CPUS: u32 = 512;
 
 /// Words of one CPU's element of [`crate::map_name::RECORDS`], five cache lines: how many records
-/// wait, seven of no meaning, then the records.
+/// wait, [`EVENTS`], then the records.
 pub const WORDS: usize = 8 + 2 * WAITING;
+
+/// The first of the words in which user space counts each [`crate::verdict::FlowEvent`] of the
+/// records that it enters; in the first element only.
+pub const EVENTS: usize = 1;
+/// How many words.
+pub const EVENTS_MAX: usize = 7;
+const _: () = assert!(crate::verdict::FlowEvent::ALL.len() <= EVENTS_MAX);
 
 /// One CPU's element.
 #[derive(Clone, Copy)]

@@ -14,6 +14,7 @@ use lb_common::process::{Verdict, process};
 use lb_common::record::Record;
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
+use lb_common::verdict::FlowEvent;
 use lb_common::vip::port_key;
 
 use super::flows::HostBucket;
@@ -82,6 +83,12 @@ impl Tables for HostTables<'_> {
     fn record(&self, record: Record) {
         if !self.read_only {
             self.dataplane.record(self, record);
+        }
+    }
+
+    fn count(&self, event: FlowEvent) {
+        if !self.read_only {
+            self.dataplane.count_event(event);
         }
     }
 

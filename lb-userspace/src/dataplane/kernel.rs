@@ -377,7 +377,9 @@ impl Dataplane {
         let summed = self.summed(map_name::FLOW_COUNTERS, 1, |sum: &mut FlowCounters, one| {
             sum.events.iter_mut().zip(one.events).for_each(|(sum, one)| *sum += one);
         })?;
-        Ok(summed.first().copied().unwrap_or_default())
+        let mut counters = summed.first().copied().unwrap_or_default();
+        self.add_events(&mut counters);
+        Ok(counters)
     }
 
     /// Packets and bytes by backend id, summed over the CPUs.

@@ -56,7 +56,7 @@ const SAMPLES_PER_TICK: u16 = 100;
 
 /// A record may wait so long before it keeps its flow alive, so a flow lives as much longer:
 /// [`Dataplane::enter_records`] is called each second.
-const RECORDS_LAG: Duration = Duration::from_secs(2);
+pub const RECORDS_LAG: Duration = Duration::from_secs(2);
 
 /// A backend for the data plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

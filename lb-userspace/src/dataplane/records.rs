@@ -6,8 +6,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_common::record::{Record, WAITING, WORDS, Waiting};
+use lb_common::record::{EVENTS, EVENTS_MAX, Record, WAITING, WORDS, Waiting};
 use lb_common::tables::Tables as _;
+use lb_common::verdict::{FlowCounters, FlowEvent};
 
 use super::Dataplane;
 use super::host_tables::HostTables;
@@ -51,6 +52,24 @@ impl Dataplane {
                     waiting.take(place, record);
                 }
             }
+        }
+    }
+
+    /// Counts an event of a record that we entered: the programs' counters are not ours to write.
+    pub(super) fn count_event(&self, event: FlowEvent) {
+        let first = self.memory.records.get(0);
+        if let Some(count) = first.and_then(|words| words.get(EVENTS + event as usize)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds what [`Dataplane::count_event`] counted.
+    pub(super) fn add_events(&self, counters: &mut FlowCounters) {
+        let Some(words) = self.memory.records.get(0) else { return };
+        for (sum, word) in
+            counters.events.iter_mut().zip(words.iter().skip(EVENTS).take(EVENTS_MAX))
+        {
+            *sum += word.load(Ordering::Relaxed);
         }
     }
 

@@ -12,7 +12,7 @@ use lb_common::table::slot_of;
 use lb_common::tables::Tables as _;
 use lb_common::vip::VipEntry;
 use lb_userspace::controller::flows::{note, purge};
-use lb_userspace::dataplane::{Dataplane, FlowRecord, SettingsSpec, Sizes};
+use lb_userspace::dataplane::{Dataplane, FlowRecord, RECORDS_LAG, SettingsSpec, Sizes};
 use lb_userspace::maglev::{Member, identity_key};
 use lb_userspace::tracking::{
     CONTESTED, Change, ChangeKind, PoolTracker, Purge, Rendered, Scan, Settings, State,
@@ -26,6 +26,9 @@ const HERTZ: u32 = 250;
 const MS_PER_JIFFY: u64 = 4;
 /// Five minutes before the tick wraps.
 const FIRST_JIFFY: u64 = (1 << (14 + 8)) - 5 * 60 * HERTZ as u64;
+
+/// As the controller.
+const RECORDS_EVERY_MS: u64 = 1_000;
 
 /// Where the daemon dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +55,7 @@ pub(crate) struct Plane {
     /// What the next publication runs into.
     pub(crate) crash: Option<Crash>,
     now_ms: u64,
+    records_due_ms: u64,
 }
 
 pub(crate) fn members(weights: &BTreeMap<u16, u32>) -> Vec<Member> {
@@ -97,6 +101,7 @@ impl Plane {
     pub(crate) fn new(scenario: &Scenario, weights: &BTreeMap<u16, u32>) -> Self {
         let tracker = PoolTracker::new(SLOTS, &members(weights), &[], settings(scenario));
         let tick_ms = MS_PER_JIFFY << 8;
+        let lag_ms = u64::try_from(RECORDS_LAG.as_millis()).unwrap();
         let mut plane = Self {
             dataplane: dataplane(scenario),
             rendered: tracker.render(),
@@ -105,9 +110,10 @@ impl Plane {
             fault: scenario.fault,
             purges: Vec::new(),
             scan: None,
-            udp_ticks: u16::try_from(scenario.udp_ms.div_ceil(tick_ms)).unwrap(),
+            udp_ticks: u16::try_from((scenario.udp_ms + lag_ms).div_ceil(tick_ms)).unwrap(),
             crash: None,
             now_ms: 0,
+            records_due_ms: 0,
         };
         plane.keep_journal();
         plane.publish_table();
@@ -117,6 +123,10 @@ impl Plane {
     pub(crate) fn set_time(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.dataplane.set_jiffies(FIRST_JIFFY + now_ms / MS_PER_JIFFY);
+        if self.records_due_ms <= now_ms {
+            self.records_due_ms = now_ms + RECORDS_EVERY_MS;
+            self.dataplane.enter_records();
+        }
     }
 
     pub(crate) const fn now(&self) -> Duration {
