@@ -6,6 +6,7 @@ use crate::backend::BackendId;
 use crate::control::{Control, Idle};
 use crate::flow::{self, ATTEMPTS, Bucket, Entry, State};
 use crate::parse::{Flow, Segment};
+use crate::record::Record;
 use crate::table::{History, SLOTS_PER_HISTORY_ROW, Slot, slot_of};
 use crate::tables::Tables;
 use crate::verdict::FlowEvent;
@@ -15,7 +16,7 @@ use crate::{MAX_POOLS, SLOTS_PER_ROW};
 /// How the owner was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Path {
-    /// The slot is not contested.
+    /// The slot is not contested; an always tracked flow is recorded.
     Stateless,
     /// The flow has an entry.
     Entry,
@@ -59,9 +60,9 @@ pub fn decide<T: Tables>(tables: &T, control: &Control, flow: &Flow) -> Option<D
         let row = tables.history(first + slot / SLOTS_PER_HISTORY_ROW)?;
         history = row[(slot % SLOTS_PER_HISTORY_ROW) as usize];
     }
-    let contested = (entry.contested() && flow.vip.flags & VipEntry::STATELESS == 0)
-        || flow.vip.flags & VipEntry::ALWAYS != 0;
-    let (owner, path) = if contested {
+    let flags = flow.vip.flags;
+    let asks = entry.contested() || flags & VipEntry::ASKS != 0;
+    let (owner, path) = if asks && flags & VipEntry::STATELESS == 0 {
         let question = Question {
             hash: flow.hash,
             slot: entry,
@@ -71,6 +72,11 @@ pub fn decide<T: Tables>(tables: &T, control: &Control, flow: &Flow) -> Option<D
         };
         tables.tracked(question)
     } else {
+        if flags & VipEntry::ALWAYS != 0 && flow.segment as u8 != Segment::Quoted as u8 {
+            let vip = &flow.vip;
+            let owner = entry.backend();
+            tables.record(Record::new(flow.hash, owner, vip.pool, vip.udp_idle, flow.segment));
+        }
         (entry.backend(), Path::Stateless)
     };
     let (current, generation) = (entry.backend(), table.generation);

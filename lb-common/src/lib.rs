@@ -29,13 +29,14 @@ pub mod packet;
 pub mod parse;
 pub mod probe;
 pub mod process;
+pub mod record;
 pub mod table;
 pub mod tables;
 pub mod verdict;
 pub mod vip;
 
 /// The layout of every map and pin; pins of another version are never reused.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Room for VIPs (address, protocol, port); index 0 counts the packets of no VIP.
 pub const MAX_VIPS: usize = 4096;
@@ -68,6 +69,8 @@ pub mod map_name {
     pub const BACKEND_COUNTERS: &str = "LB_BACKEND_COUNTERS";
     /// Ring buffer of sampled drops.
     pub const DROPS: &str = "LB_DROPS";
+    /// Records that wait for the flow table ([`Element`](crate::record::Element)), by CPU.
+    pub const RECORDS: &str = "LB_RECORDS";
     /// What a CPU may still do in a tick; the program's own.
     pub const BUDGETS: &str = "LB_BUDGETS";
     /// lbd's own state, for its restart.

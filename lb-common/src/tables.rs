@@ -4,6 +4,7 @@ use crate::backend::{Backend, BackendId};
 use crate::control::Control;
 use crate::decide::{self, Path, Question};
 use crate::flow::Bucket;
+use crate::record::Record;
 use crate::table::{HistoryRow, SlotRow};
 use crate::verdict::FlowEvent;
 
@@ -34,6 +35,28 @@ pub trait Tables {
     fn count(&self, _event: FlowEvent) {}
     /// The interface the packet came in by.
     fn ingress(&self) -> u32;
+
+    /// Enters a flow's packet now, or keeps it for [`Tables::enter`].
+    #[inline(always)]
+    fn record(&self, record: Record)
+    where
+        Self: Sized,
+    {
+        self.enter(record);
+    }
+
+    /// Enters what a packet left, if it still holds.
+    #[inline(always)]
+    fn enter(&self, record: Record)
+    where
+        Self: Sized,
+    {
+        let question = self.control().and_then(|control| record.question(self, control));
+        if let Some(question) = question {
+            // Where the packet went is known; the table only learns.
+            let _answer = self.tracked(question);
+        }
+    }
 
     /// [`decide::tracked`]: a method, so that the kernel can make it a function of its own, which
     /// the verifier checks once and not once for each way that leads there.

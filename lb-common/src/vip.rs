@@ -41,7 +41,7 @@ pub struct VipEntry {
     pub vip: u16,
     /// Its pool.
     pub pool: u16,
-    /// [`VipEntry::STATELESS`], [`VipEntry::ALWAYS`].
+    /// [`VipEntry::STATELESS`], [`VipEntry::ALWAYS`], [`VipEntry::ASKS`].
     pub flags: u16,
     /// Idle timeout of its UDP flows, ticks.
     pub udp_idle: u16,
@@ -53,8 +53,10 @@ const _: () = assert!(size_of::<AddressEntry>() == 32 && size_of::<VipEntry>() =
 impl VipEntry {
     /// Never asks the flow table.
     pub const STATELESS: u16 = 1;
-    /// Always asks the flow table.
+    /// Enters all its flows into the flow table.
     pub const ALWAYS: u16 = 2;
+    /// Asks the flow table in slots that are not contested, too.
+    pub const ASKS: u16 = 4;
 }
 
 /// One of the two indexes.

@@ -4,14 +4,15 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::programs::XdpContext;
 use lb_common::backend::{Backend, BackendId};
 use lb_common::control::Control;
 use lb_common::decide::{Path, Question, tracked};
-use lb_common::flow::{Bucket, Entry, WAYS, tick};
+use lb_common::flow::{Bucket, Entry, WAYS, bucket_of, tick};
+use lb_common::record::{Element, MAX_CPUS, Record, WAITING, Waiting};
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
 use lb_common::verdict::{Counter, FlowCounters, FlowEvent, VipCounters};
@@ -34,6 +35,8 @@ static LB_FLOW_COUNTERS: PerCpuArray<FlowCounters> = PerCpuArray::with_max_entri
 static LB_BACKEND_COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static LB_JOURNAL: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static LB_RECORDS: Array<Element> = Array::with_max_entries(MAX_CPUS, BPF_F_MMAPABLE);
 #[map]
 static LB_BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(3, 0);
 #[map]
@@ -137,6 +140,23 @@ impl Bucket for FlowBucket {
     }
 }
 
+/// The records of the CPU this runs on.
+struct OwnRecords(*mut u64);
+
+impl Waiting for OwnRecords {
+    #[inline(always)]
+    fn load(&self, index: usize) -> u64 {
+        // SAFETY: below WORDS, inside the element; an aligned 8-byte load is one instruction.
+        unsafe { core::ptr::read_volatile(self.0.wrapping_add(index)) }
+    }
+
+    #[inline(always)]
+    fn store(&self, index: usize, word: u64) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(self.0.wrapping_add(index), word) }
+    }
+}
+
 impl Tables for Maps {
     type Bucket<'a> = FlowBucket;
 
@@ -190,6 +210,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn record(&self, record: Record) {
+        let (hash, word) = record.words();
+        lb_record(hash, word);
+    }
+
+    #[inline(always)]
     fn tracked(&self, ask: Question) -> (BackendId, Path) {
         let answer = lb_tracked(ask.hash, ask.pack());
         (BackendId(answer as u16), Path::unpack(answer >> 16))
@@ -205,6 +231,36 @@ pub(crate) extern "C" fn lb_tracked(hash: u64, ask: u64) -> u32 {
     // The ingress interface plays no part in tracking.
     let (owner, path) = tracked(&Maps { ingress: 0 }, control, ask);
     owner.0 as u32 | (path as u32) << 16
+}
+
+/// Leaves a record, and enters all that wait on this CPU once they fill their places; verified once
+/// for all packets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn lb_record(hash: u64, word: u64) -> u32 {
+    let Some(control) = LB_CONTROL.get(0) else { return 0 };
+    let maps = Maps { ingress: 0 };
+    let record = Record::from_words(hash, word);
+    // SAFETY: no arguments.
+    let Some(waiting) = LB_RECORDS.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else {
+        maps.enter(record);
+        return 0;
+    };
+    let waiting = OwnRecords(waiting.cast());
+    if !waiting.push(record) {
+        return 0;
+    }
+    // All cache lines are asked for before the first one is needed, so they come at the same time.
+    for place in 0..WAITING {
+        let index = bucket_of(waiting.record(place).hash, control.settings.bucket_mask);
+        if let Some(bucket) = maps.bucket(index) {
+            let _line = bucket.load(0);
+        }
+    }
+    for place in 0..WAITING {
+        maps.enter(waiting.record(place));
+    }
+    0
 }
 
 /// Counts a packet under its VIP and outcome.

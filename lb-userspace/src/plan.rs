@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use lb_common::{MAX_POOLS, MAX_VIPS};
 
-use crate::desired::{Backend, BackendState, Desired, Pool, Vip, VipKey};
+use crate::desired::{Backend, BackendState, Desired, Pool, Protocol, Tracking, Vip, VipKey};
 use crate::maglev::{Member, identity_key};
 use crate::state::{Numbers, Override};
 use crate::tracking::{self, Moved};
@@ -80,11 +80,15 @@ pub fn full_name(pool: &str, backend: &str) -> String {
 /// The tracker's settings of a pool.
 #[must_use]
 pub fn tracking_settings(desired: &Desired, pool: &Pool) -> tracking::Settings {
-    let always = pool.tracking == crate::desired::Tracking::Always;
-    let timeouts = desired.vips.values().filter(|vip| vip.pool == pool.name);
-    let udp = timeouts.map(|vip| vip.flow_timeouts.udp).max().unwrap_or_default();
+    let vips = || desired.vips.values().filter(|vip| vip.pool == pool.name);
+    let udp = vips().map(|vip| vip.flow_timeouts.udp).max().unwrap_or_default();
+    let idle = |vip: &Vip| match vip.key.protocol {
+        Protocol::Tcp => desired.flow_timeouts.tcp_established,
+        Protocol::Udp => vip.flow_timeouts.udp,
+    };
+    let always = vips().filter(|vip| vip.tracking == Tracking::Always).map(idle).max();
     tracking::Settings {
-        tracking: if always { tracking::Tracking::Always } else { tracking::Tracking::Contested },
+        always: always.unwrap_or_default(),
         on_down: match pool.on_down {
             crate::desired::OnDown::Keep => tracking::OnDown::Keep,
             crate::desired::OnDown::Release => tracking::OnDown::Release,

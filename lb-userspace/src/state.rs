@@ -16,7 +16,7 @@ use crate::desired::{BackendState, Desired, Encap, VipKey};
 use crate::tracking;
 
 /// The journal's layout; another one is not read.
-pub const JOURNAL_VERSION: u32 = 1;
+pub const JOURNAL_VERSION: u32 = 2;
 
 /// A backend that has a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,10 +246,20 @@ pub struct Journal {
     pub announced: Option<Saved>,
     /// What the probes found, by `POOL/BACKEND`; true is up.
     pub verdicts: BTreeMap<String, bool>,
-    /// The VIPs in force, and the numbers of the pools they lead to.
-    pub served: BTreeMap<VipKey, u16>,
+    /// The VIPs in force.
+    pub served: BTreeMap<VipKey, Served>,
     /// The pools' tables and their past.
     pub trackers: BTreeMap<String, tracking::State>,
+}
+
+/// A VIP in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// The number of the pool it leads to.
+    pub pool: u16,
+    /// It came from another pool, whose backends own flows of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks: bool,
 }
 
 /// Why a journal cannot be read.

@@ -12,7 +12,7 @@ use super::{Controller, Moment, flows};
 use crate::dataplane::{BackendSpec, Error, SettingsSpec, VipSpec, VipTracking};
 use crate::desired::{Desired, Port, Protocol, Secret, Tracking, Vip, VipKey};
 use crate::host::clock;
-use crate::state::{JOURNAL_VERSION, Journal, Record};
+use crate::state::{JOURNAL_VERSION, Journal, Record, Served};
 use crate::tracking::{CONTESTED, PoolTracker, Rendered};
 
 /// IP protocol numbers (RFC 9293, RFC 768).
@@ -49,6 +49,10 @@ impl Outlet {
         self.backends_dirty = true;
         self.vips_dirty = true;
     }
+}
+
+const fn served(spec: &VipSpec) -> Served {
+    Served { pool: spec.pool, asks: matches!(spec.tracking, VipTracking::Asks) }
 }
 
 /// A digest of the secret, from which it cannot be found.
@@ -125,7 +129,7 @@ impl Controller {
             drains: self.drains.clone(),
             announced: self.announced.clone(),
             verdicts: verdicts.collect(),
-            served: self.outlet.vips.iter().map(|(key, spec)| (*key, spec.pool)).collect(),
+            served: self.outlet.vips.iter().map(|(key, spec)| (*key, served(spec))).collect(),
             trackers: trackers.collect(),
         };
         let kept = journal.encode().map_err(|error| error.to_string());
@@ -242,7 +246,12 @@ impl Controller {
                 self.dataplane.publish_table(pool.number, &[0], &[[0; 4]], 0)?;
                 pool.is_empty = true;
             }
-            specs.insert(vip.key, vip_spec(vip, *number, pool.number));
+            // Its flows of before have owners of another pool, in slots of which this pool's
+            // tracker knows nothing.
+            let was_elsewhere =
+                |it: &VipSpec| it.tracking == VipTracking::Asks || it.pool != pool.number;
+            let asks = before.is_some_and(was_elsewhere);
+            specs.insert(vip.key, vip_spec(vip, *number, pool.number, asks));
         }
         if self.outlet.vips != specs || !self.outlet.vips_written {
             let list: Vec<VipSpec> = specs.values().copied().collect();
@@ -257,11 +266,11 @@ impl Controller {
     }
 
     /// What an earlier lbd had in force, as far as it is still configured.
-    pub(super) fn inherit_vips(&mut self, served: &BTreeMap<VipKey, u16>) {
-        for (key, pool) in served {
+    pub(super) fn inherit_vips(&mut self, served: &BTreeMap<VipKey, Served>) {
+        for (key, Served { pool, asks }) in served {
             let (vip, number) = (self.desired.vips.get(key), self.numbers.vips.get(key));
             if let (Some(vip), Some(number)) = (vip, number) {
-                self.outlet.vips.insert(*key, vip_spec(vip, *number, *pool));
+                self.outlet.vips.insert(*key, vip_spec(vip, *number, *pool, *asks));
             }
         }
     }
@@ -309,7 +318,8 @@ fn view(rendered: &Rendered) -> View {
     view
 }
 
-fn vip_spec(vip: &Vip, number: u16, pool: u16) -> VipSpec {
+/// `asks`: if it is tracked always, also where no slot is contested.
+fn vip_spec(vip: &Vip, number: u16, pool: u16, asks: bool) -> VipSpec {
     let protocol = match vip.key.protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
@@ -321,6 +331,7 @@ fn vip_spec(vip: &Vip, number: u16, pool: u16) -> VipSpec {
     let tracking = match vip.tracking {
         Tracking::Stateless => VipTracking::Stateless,
         Tracking::Contested => VipTracking::Slot,
+        Tracking::Always if asks => VipTracking::Asks,
         Tracking::Always => VipTracking::Always,
     };
     let udp_idle = vip.flow_timeouts.udp;

@@ -95,6 +95,7 @@ impl Controller {
     /// One walk for all who wait for one.
     pub(super) fn scan(&mut self, now: Moment) {
         let retires = self.retires(now);
+        self.dataplane.enter_records();
         let mut scans = self.begin_scans(retires);
         self.walk(&mut scans, now);
         self.stats.flow_scans += 1;

@@ -203,6 +203,7 @@ pub struct Controller {
     stats: crate::api::types::DaemonStats,
     started: Duration,
     age_due: Duration,
+    records_due: Duration,
     wanted: Wanted,
 }
 
@@ -259,6 +260,7 @@ impl Controller {
             stats: crate::api::types::DaemonStats::default(),
             started: now.boot,
             age_due: now.boot + AGE_INTERVAL,
+            records_due: now.boot,
             wanted: Wanted::default(),
         };
         let mut is_same = false;
@@ -330,6 +332,10 @@ impl Controller {
         self.settle_bgp(now);
         if self.outlet.journal_dirty {
             self.keep_journal();
+        }
+        if self.records_due <= now.boot {
+            self.records_due = now.boot + TICK;
+            self.dataplane.enter_records();
         }
         self.scan_if_due(now);
         if self.age_due <= now.boot {

@@ -11,8 +11,10 @@ use lb_common::hash;
 use lb_common::packet::Packet;
 use lb_common::parse::{Flow, Inner, Segment};
 use lb_common::process::{Verdict, process};
+use lb_common::record::Record;
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::tables::Tables;
+use lb_common::verdict::FlowEvent;
 use lb_common::vip::port_key;
 
 use super::flows::HostBucket;
@@ -76,6 +78,18 @@ impl Tables for HostTables<'_> {
 
     fn may_look_again(&self, _tick: u16) -> bool {
         true
+    }
+
+    fn record(&self, record: Record) {
+        if !self.read_only {
+            self.dataplane.record(self, record);
+        }
+    }
+
+    fn count(&self, event: FlowEvent) {
+        if !self.read_only {
+            self.dataplane.count_event(event);
+        }
     }
 
     fn ingress(&self) -> u32 {

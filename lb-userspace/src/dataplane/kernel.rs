@@ -20,6 +20,7 @@ use aya::{Ebpf, EbpfLoader};
 use lb_common::backend::Backend;
 use lb_common::control::Control;
 use lb_common::flow::{Entry, WAYS};
+use lb_common::record::Element;
 use lb_common::table::{HistoryRow, SlotRow};
 use lb_common::verdict::{Counter, DropSample, FlowCounters, VipCounters};
 use lb_common::{ABI_VERSION, map_name};
@@ -35,7 +36,7 @@ use crate::host::pin;
 type Shape = (&'static str, MapType, usize);
 
 /// The maps; the budgets are the program's own.
-const MAPS: [Shape; 11] = [
+const MAPS: [Shape; 12] = [
     (map_name::CONTROL, MapType::Array, size_of::<Control>()),
     (map_name::SLOTS, MapType::Array, size_of::<SlotRow>()),
     (map_name::HISTORY, MapType::Array, size_of::<HistoryRow>()),
@@ -44,6 +45,7 @@ const MAPS: [Shape; 11] = [
     (map_name::VIP_COUNTERS, MapType::PerCpuArray, size_of::<VipCounters>()),
     (map_name::FLOW_COUNTERS, MapType::PerCpuArray, size_of::<FlowCounters>()),
     (map_name::BACKEND_COUNTERS, MapType::PerCpuArray, size_of::<Counter>()),
+    (map_name::RECORDS, MapType::Array, size_of::<Element>()),
     (map_name::DROPS, MapType::RingBuf, 0),
     (map_name::JOURNAL, MapType::Array, size_of::<u64>()),
     (map_name::BUDGETS, MapType::PerCpuArray, size_of::<u64>()),
@@ -375,7 +377,9 @@ impl Dataplane {
         let summed = self.summed(map_name::FLOW_COUNTERS, 1, |sum: &mut FlowCounters, one| {
             sum.events.iter_mut().zip(one.events).for_each(|(sum, one)| *sum += one);
         })?;
-        Ok(summed.first().copied().unwrap_or_default())
+        let mut counters = summed.first().copied().unwrap_or_default();
+        self.add_events(&mut counters);
+        Ok(counters)
     }
 
     /// Packets and bytes by backend id, summed over the CPUs.

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use lb_common::backend::Backend;
 use lb_common::control::Control;
 use lb_common::flow::WAYS;
+use lb_common::record::{MAX_CPUS, WORDS};
 use lb_common::table::{HistoryRow, SlotRow};
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -90,6 +91,7 @@ pub(super) struct Memory {
     pub(super) history: Region<HistoryRow>,
     pub(super) backends: Region<Backend>,
     pub(super) flows: Region<[AtomicU64; WAYS]>,
+    pub(super) records: Region<[AtomicU64; WORDS]>,
     pub(super) journal: Region<u64>,
 }
 
@@ -107,6 +109,7 @@ impl Memory {
             history: Region::zeroed(sizes.slot_rows as usize * 4),
             backends: Region::zeroed(sizes.backends as usize),
             flows: Region::zeroed(sizes.flow_buckets as usize),
+            records: Region::zeroed(1),
             journal: Region::zeroed(sizes.journal_words as usize),
         }
     }
@@ -120,6 +123,7 @@ impl Memory {
             history: Region::mapped(maps.map(name::HISTORY)?, rows * 4)?,
             backends: Region::mapped(maps.map(name::BACKENDS)?, sizes.backends as usize)?,
             flows: Region::mapped(maps.map(name::FLOWS)?, sizes.flow_buckets as usize)?,
+            records: Region::mapped(maps.map(name::RECORDS)?, MAX_CPUS as usize)?,
             journal: Region::mapped(maps.map(name::JOURNAL)?, sizes.journal_words as usize)?,
         })
     }

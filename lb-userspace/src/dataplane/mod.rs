@@ -42,6 +42,7 @@ mod kernel;
 mod memory;
 pub mod object;
 mod own_probe;
+mod records;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,10 @@ mod vip_index;
 const ICMP_PER_TICK: u16 = 1_000;
 /// Drop samples that one CPU writes in one tick at most.
 const SAMPLES_PER_TICK: u16 = 100;
+
+/// A record may wait so long before it keeps its flow alive, so a flow lives as much longer:
+/// [`Dataplane::enter_records`] is called each second.
+pub const RECORDS_LAG: Duration = Duration::from_secs(2);
 
 /// A backend for the data plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,7 +172,7 @@ impl Dataplane {
         let ticks = |duration| Self::ticks(self.hertz, duration);
         let idle = Idle {
             half_open: ticks(spec.half_open),
-            established: ticks(spec.established),
+            established: ticks(spec.established + RECORDS_LAG),
             closing: ticks(spec.closing),
             pad: 0,
         };
@@ -245,7 +250,8 @@ impl Dataplane {
         state.store(State { inner_mtu, outer, link }.pack(), Ordering::Release);
     }
 
-    /// Makes a whole new table of a pool live with one store.
+    /// Makes a whole new table of a pool live with one store, after what was recorded under the
+    /// old one has been entered.
     ///
     /// # Errors
     /// No such pool, no room for a second table of this size, or the lengths differ.
@@ -265,6 +271,7 @@ impl Dataplane {
         let first_row = self.rows.take(rows).ok_or(Error::NoRoom { slots: slots.len() })?;
         self.write_rows(first_row, slots, history);
         let has_history = u32::from(history.iter().any(|row| row != &[0; 4]));
+        self.enter_records();
         self.swap_table(pool, Table { first_row, slots: count, generation, has_history })
     }
 
@@ -332,8 +339,10 @@ impl Dataplane {
         // SAFETY: one of the two indexes, inside the mapping; no program reads the spare one.
         let index = unsafe { &mut *indexes.wrapping_add(spare) };
         let hertz = self.hertz;
-        let root = vip_index::build(index, spare as u64, vips, |idle| Self::ticks(hertz, idle))
-            .ok_or(Error::TooManyVips { vips: vips.len() })?;
+        let root = vip_index::build(index, spare as u64, vips, |idle| {
+            Self::ticks(hertz, idle + RECORDS_LAG)
+        })
+        .ok_or(Error::TooManyVips { vips: vips.len() })?;
         let place = field::<_, u64>(control, offset_of!(Control, vip_root));
         // SAFETY: inside the mapping, aligned, only accessed as a 64-bit word.
         let place = unsafe { AtomicU64::from_ptr(place) };

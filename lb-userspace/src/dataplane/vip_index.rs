@@ -15,13 +15,15 @@ use lb_common::vip::{
 /// multipliers do.
 const MAX_MULTIPLIERS: u64 = 256;
 
-/// Which packets of a VIP ask the flow table.
+/// Which packets of a VIP go through the flow table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VipTracking {
     /// Those in contested slots.
     Slot,
-    /// All.
+    /// All; in slots that are not contested they are only recorded.
     Always,
+    /// All, as if each slot were contested: some flows' owners are of another pool.
+    Asks,
     /// None.
     Stateless,
 }
@@ -39,7 +41,7 @@ pub struct VipSpec {
     pub port: Option<u16>,
     /// Its pool's number.
     pub pool: u16,
-    /// Which packets ask the flow table.
+    /// Which packets go through the flow table.
     pub tracking: VipTracking,
     /// Idle timeout of its UDP flows.
     pub udp_idle: Duration,
@@ -49,6 +51,7 @@ fn entry(spec: &VipSpec, udp_idle: u16) -> VipEntry {
     let flags = match spec.tracking {
         VipTracking::Slot => 0,
         VipTracking::Always => VipEntry::ALWAYS,
+        VipTracking::Asks => VipEntry::ALWAYS | VipEntry::ASKS,
         VipTracking::Stateless => VipEntry::STATELESS,
     };
     let port = spec.port.unwrap_or_default().to_be();

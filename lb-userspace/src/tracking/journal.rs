@@ -35,6 +35,8 @@ pub struct State {
     /// The distinct ends of windows, in milliseconds of the tracker's clock.
     until_ms: Vec<u64>,
     rows: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    unscanned: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -78,6 +80,7 @@ impl PoolTracker {
             pending,
             rows: encode(&self.rows, &until_ms),
             until_ms,
+            unscanned: self.unscanned,
         }
     }
 
@@ -103,6 +106,7 @@ impl PoolTracker {
             generation: state.generation,
             revision: state.revision,
             forced_slots: state.forced_slots,
+            unscanned: state.unscanned,
         })
     }
 }

@@ -19,7 +19,8 @@
 //!    flow table *under that table* finds no live entry with another owner than *now*, the slot is
 //!    stateless again. In between no packet can make such an entry any more, which is why the two
 //!    steps are apart. An entry that one packet made counts for one window longer, in which a flow
-//!    that lives confirms it; then it does not, else a flood of packets would hold the slot.
+//!    that lives confirms it (as long as it may live, where flows are always tracked); then it does
+//!    not, else a flood of packets would hold the slot.
 //! 4. A slot remembers up to three former owners, newest first, for the backends' agents to ask. It
 //!    remembers them for [`Settings::history`] after the end of the window; while the window is
 //!    open none is forgotten. A planned change that would need a fourth in more than one slot of a
@@ -44,6 +45,11 @@
 //!    through windows and entries. The id of a removed one is taken for as long as
 //!    [`PoolTracker::owners_in_use`] has it.
 //!
+//! 9. Where flows are always tracked the same slots are contested as elsewhere: in the others every
+//!    live flow's owner is *now*, so its packets are only recorded. That holds from the start of a
+//!    pool only if an earlier one of its name left nothing, so until a first scan all its slots
+//!    are contested.
+//!
 //! A flow that sends a packet at least every `min(window, idle timeout)` keeps its backend through
 //! all of this; `tests/simulation` attacks that promise.
 
@@ -63,9 +69,7 @@ mod types;
 pub use journal::{RestoreError, State};
 pub use roster::Roster;
 pub use scan::Scan;
-pub use types::{
-    Change, ChangeKind, Down, Moved, OnDown, Phase, Purge, Rendered, Settings, Tracking,
-};
+pub use types::{Change, ChangeKind, Down, Moved, OnDown, Phase, Purge, Rendered, Settings};
 
 use pending::Pending;
 use roster::Table;
@@ -100,6 +104,8 @@ pub struct PoolTracker {
     generation: u32,
     revision: u64,
     forced_slots: u64,
+    /// The flow table may have flows of an earlier pool of this name with other owners.
+    unscanned: bool,
 }
 
 impl PoolTracker {
@@ -122,6 +128,7 @@ impl PoolTracker {
             generation: 1,
             revision: 1,
             forced_slots: 0,
+            unscanned: !settings.always.is_zero(),
         }
     }
 
@@ -174,7 +181,7 @@ impl PoolTracker {
     /// Whether slots wait for a scan of the flow table to turn stateless.
     #[must_use]
     pub fn needs_scan(&self) -> bool {
-        self.rows.values().any(|row| row.held && row.base == NO_BACKEND)
+        self.unscanned || self.rows.values().any(|row| row.held && row.base == NO_BACKEND)
     }
 
     /// A scan of the flow table to be filled and handed to [`PoolTracker::tick`]. To be begun only
@@ -250,9 +257,8 @@ impl PoolTracker {
     /// The table to publish. The same as long as nothing changes.
     #[must_use]
     pub fn render(&self) -> Rendered {
-        let always = self.settings.tracking == Tracking::Always;
         let mut slots = self.owners.clone();
-        if always {
+        if self.unscanned {
             slots.iter_mut().for_each(|slot| *slot |= CONTESTED);
         } else if let Some(pending) = &self.pending {
             for (slot, owner) in slots.iter_mut().zip(&pending.owners) {

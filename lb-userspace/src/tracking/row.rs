@@ -70,6 +70,11 @@ impl Row {
         }
     }
 
+    /// The past of a slot of which only its exceptions are known.
+    pub(super) fn held_since(now_ms: u64) -> Self {
+        Self { until_ms: now_ms, held: true, ..Self::default() }
+    }
+
     /// Takes a backend out; a window with it as base closes. True if it was there.
     pub(super) fn forget(&mut self, id: u16) -> bool {
         let was_there = self.base == id || self.last.contains(&id);
@@ -96,9 +101,11 @@ impl Row {
     }
 
     /// When each flow has sent a second packet after the one that entered it, at the latest when
-    /// the window closed, if it lives: a flow's silence is as long as a window at most.
+    /// the window closed, if it lives: a flow's silence is as long as a window at most, or as its
+    /// idle timeout where flows are always tracked.
     pub(super) fn confirmed_ms(&self, settings: &Settings) -> u64 {
-        self.close_ms().saturating_add(millis(settings.window)).saturating_add(millis(GRACE))
+        let silence = settings.window.max(settings.always);
+        self.close_ms().saturating_add(millis(silence)).saturating_add(millis(GRACE))
     }
 
     /// When the former owners are forgotten, unless the slot is still contested.

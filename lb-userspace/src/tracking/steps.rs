@@ -3,7 +3,7 @@
 
 use super::pending::Pending;
 use super::roster::Roster;
-use super::row::Step;
+use super::row::{Row, Step};
 use super::{Change, ChangeKind, OnDown, PoolTracker, Purge, Scan, millis};
 use crate::maglev::NO_BACKEND;
 
@@ -149,6 +149,12 @@ impl PoolTracker {
 
     pub(super) fn release(&mut self, scan: &Scan, now_ms: u64) -> Option<Change> {
         let mut released = 0;
+        if std::mem::take(&mut self.unscanned) {
+            for slot in (0..self.slots).filter(|&slot| scan.has_exception(slot, true)) {
+                self.rows.entry(slot).or_insert_with(|| Row::held_since(now_ms)).held = true;
+            }
+            released = self.slots;
+        }
         for (&slot, row) in &mut self.rows {
             let with_unconfirmed = now_ms < row.confirmed_ms(&self.settings);
             let has_exception = || scan.has_exception(slot, with_unconfirmed);

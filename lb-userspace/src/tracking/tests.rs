@@ -347,12 +347,30 @@ fn no_backend_and_back() {
 }
 
 #[test]
-fn always_is_contested_and_can_be_switched() {
-    let settings = Settings { tracking: Tracking::Always, ..Settings::default() };
+fn an_always_tracked_pool_asks_until_it_knows_what_an_earlier_one_left() {
+    let settings = Settings { always: secs(600), ..Settings::default() };
     let mut tracker = tracker(4, settings);
     assert_eq!(tracker.contested_slots(), SLOTS);
-    assert!(tracker.reconfigure(Settings::default()).is_some());
+    assert!(tracker.needs_scan());
+    assert_eq!(PoolTracker::restore(&tracker.state()).unwrap(), tracker);
+    // A flow of slot 7 is another backend's.
+    let stranger = tracker.owner(7) % 4 + 1;
+    let mut scan = empty_scan(&tracker);
+    scan.note(7, stranger, false);
+    scan.note(8, tracker.owner(8), true);
+    let changes = tracker.tick(secs(2), Some(&scan));
+    assert_eq!(changes.first().map(|change| change.kind), Some(ChangeKind::Released));
+    assert_eq!(tracker.contested_slots(), 1);
+    assert_ne!(tracker.render().slots[7] & CONTESTED, 0);
+    // Of one packet, but it may live for as long as its idle timeout.
+    let mut scan = empty_scan(&tracker);
+    scan.note(7, stranger, false);
+    assert!(tracker.tick(secs(500), Some(&scan)).is_empty());
+    let scan = empty_scan(&tracker);
+    assert!(!tracker.tick(secs(602), Some(&scan)).is_empty());
     assert_eq!(tracker.contested_slots(), 0);
+    assert!(!tracker.needs_scan());
+    assert!(tracker.reconfigure(Settings::default()).is_some());
     assert_eq!(tracker.reconfigure(Settings::default()), None);
 }
 

@@ -3,17 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Which slots are contested.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tracking {
-    /// Those whose flows a change could move.
-    #[default]
-    Contested,
-    /// All of them, always.
-    Always,
-}
-
 /// What becomes of the flows of a backend whose probes fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,8 +17,8 @@ pub enum OnDown {
 /// A pool's tracking settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
-    /// Which slots are contested.
-    pub tracking: Tracking,
+    /// The longest idle timeout of flows that are always tracked; zero if none are.
+    pub always: Duration,
     /// What becomes of a dead backend's flows.
     pub on_down: OnDown,
     /// How long a changed slot answers misses with its former owner.
@@ -43,7 +32,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            tracking: Tracking::default(),
+            always: Duration::ZERO,
             on_down: OnDown::default(),
             window: Duration::from_secs(120),
             prepare: Duration::from_secs(3),

@@ -12,7 +12,7 @@ use lb_common::table::slot_of;
 use lb_common::tables::Tables as _;
 use lb_common::vip::VipEntry;
 use lb_userspace::controller::flows::{note, purge};
-use lb_userspace::dataplane::{Dataplane, FlowRecord, SettingsSpec, Sizes};
+use lb_userspace::dataplane::{Dataplane, FlowRecord, RECORDS_LAG, SettingsSpec, Sizes};
 use lb_userspace::maglev::{Member, identity_key};
 use lb_userspace::tracking::{
     CONTESTED, Change, ChangeKind, PoolTracker, Purge, Rendered, Scan, Settings, State,
@@ -26,6 +26,9 @@ const HERTZ: u32 = 250;
 const MS_PER_JIFFY: u64 = 4;
 /// Five minutes before the tick wraps.
 const FIRST_JIFFY: u64 = (1 << (14 + 8)) - 5 * 60 * HERTZ as u64;
+
+/// As the controller.
+const RECORDS_EVERY_MS: u64 = 1_000;
 
 /// Where the daemon dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +46,7 @@ pub(crate) enum Crash {
 pub(crate) struct Plane {
     dataplane: Dataplane,
     pub(crate) tracker: PoolTracker,
+    always: bool,
     fault: Fault,
     pub(crate) rendered: Rendered,
     purges: Vec<Purge>,
@@ -51,6 +55,7 @@ pub(crate) struct Plane {
     /// What the next publication runs into.
     pub(crate) crash: Option<Crash>,
     now_ms: u64,
+    records_due_ms: u64,
 }
 
 pub(crate) fn members(weights: &BTreeMap<u16, u32>) -> Vec<Member> {
@@ -60,9 +65,11 @@ pub(crate) fn members(weights: &BTreeMap<u16, u32>) -> Vec<Member> {
 
 fn settings(scenario: &Scenario) -> Settings {
     let fault = scenario.fault;
+    let longest_ms = scenario.established_ms.max(scenario.udp_ms);
+    let always_ms = if scenario.always { longest_ms } else { scenario.udp_ms };
     let window_ms = if fault == Fault::ShortWindow { 10_000 } else { scenario.window_ms };
     Settings {
-        tracking: scenario.tracking,
+        always: Duration::from_millis(always_ms),
         on_down: scenario.on_down,
         window: Duration::from_millis(window_ms),
         prepare: Duration::from_secs(if fault == Fault::NoPrepare { 0 } else { 3 }),
@@ -94,16 +101,19 @@ impl Plane {
     pub(crate) fn new(scenario: &Scenario, weights: &BTreeMap<u16, u32>) -> Self {
         let tracker = PoolTracker::new(SLOTS, &members(weights), &[], settings(scenario));
         let tick_ms = MS_PER_JIFFY << 8;
+        let lag_ms = u64::try_from(RECORDS_LAG.as_millis()).unwrap();
         let mut plane = Self {
             dataplane: dataplane(scenario),
             rendered: tracker.render(),
             tracker,
+            always: scenario.always,
             fault: scenario.fault,
             purges: Vec::new(),
             scan: None,
-            udp_ticks: u16::try_from(scenario.udp_ms.div_ceil(tick_ms)).unwrap(),
+            udp_ticks: u16::try_from((scenario.udp_ms + lag_ms).div_ceil(tick_ms)).unwrap(),
             crash: None,
             now_ms: 0,
+            records_due_ms: 0,
         };
         plane.keep_journal();
         plane.publish_table();
@@ -113,6 +123,10 @@ impl Plane {
     pub(crate) fn set_time(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.dataplane.set_jiffies(FIRST_JIFFY + now_ms / MS_PER_JIFFY);
+        if self.records_due_ms <= now_ms {
+            self.records_due_ms = now_ms + RECORDS_EVERY_MS;
+            self.dataplane.enter_records();
+        }
     }
 
     pub(crate) const fn now(&self) -> Duration {
@@ -122,7 +136,7 @@ impl Plane {
     /// Which backend gets a packet, and how it was found.
     pub(crate) fn forward(&self, hash: u64, segment: Segment) -> (u16, Path) {
         let ask = |segment| {
-            let always = segment == Segment::Datagram;
+            let always = self.always || segment == Segment::Datagram;
             let flags = if always { VipEntry::ALWAYS } else { 0 };
             let udp_idle = self.udp_ticks;
             let vip = VipEntry { vip: 1, pool: POOL, flags, udp_idle, ..VipEntry::default() };
@@ -241,6 +255,7 @@ impl Plane {
         let contested = self.rendered.slots.iter().filter(|slot| **slot & CONTESTED != 0).count();
         outcome.contested_slots.0 += contested as u64;
         outcome.contested_slots.1 += 1;
+        self.dataplane.enter_records();
         let mut scan = self.tracker.begin_scan();
         self.walk(&mut scan, 0);
         self.scan = Some(scan);
@@ -272,7 +287,6 @@ impl Plane {
             let word = self.rendered.slots[slot_of(flow.tag, SLOTS) as usize];
             word & CONTESTED == 0 && word != flow.owner.0 && flow.state == FlowState::Confirmed
         };
-        // UDP flows ask the flow table in any case.
         u32::try_from(self.dataplane.flows().filter(is_lost).count()).unwrap()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_userspace::tracking::{OnDown, Tracking};
+use lb_userspace::tracking::OnDown;
 
 /// What is done wrong on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +57,8 @@ pub(crate) struct Scenario {
     pub(crate) death_every_ms: u64,
     pub(crate) restart_every_ms: u64,
     pub(crate) on_down: OnDown,
-    pub(crate) tracking: Tracking,
+    /// All flows are always tracked; UDP ones are in any case.
+    pub(crate) always: bool,
     pub(crate) force: bool,
     pub(crate) fault: Fault,
     pub(crate) window_ms: u64,
@@ -87,7 +88,7 @@ pub(crate) const CALM: Scenario = Scenario {
     death_every_ms: 70_000,
     restart_every_ms: 25_000,
     on_down: OnDown::Keep,
-    tracking: Tracking::Contested,
+    always: false,
     force: false,
     fault: Fault::None,
     window_ms: 60_000,

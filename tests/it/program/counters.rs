@@ -133,6 +133,10 @@ fn what_the_flow_table_answers_is_counted() {
     run(contested, 1, ACK);
     run(contested, 2, ACK);
     run(always, 3, ACK);
+    // It is only recorded, until somebody enters it, once.
+    assert_eq!(read(&kernel), [2, 1, 1, 0, 0, 0]);
+    kernel.enter_records();
+    kernel.enter_records();
     // Hits, new ones, older than the window, without a window; nothing lost its place.
     assert_eq!(read(&kernel), [2, 1, 1, 1, 0, 0]);
     for port in 1_000..9_000 {

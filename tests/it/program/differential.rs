@@ -81,7 +81,15 @@ impl Pair {
         }
     }
 
+    /// What waits on the CPU of each.
+    fn enter_records(&self) {
+        for dataplane in [&self.kernel, &self.host] {
+            dataplane.enter_records();
+        }
+    }
+
     fn same_flows(&self) -> usize {
+        self.enter_records();
         let [kernel, host] = [&self.kernel, &self.host].map(|d| d.flows().collect::<Vec<_>>());
         assert_eq!(kernel, host);
         host.len()
@@ -115,6 +123,7 @@ fn run(seed: u64, kernel: Dataplane) -> Result<(), TickPassed> {
     let mut halvings = 0;
     for number in 0..FRAMES {
         if number.is_multiple_of(BETWEEN) {
+            pair.enter_records();
             for _ in 0..3 {
                 pair.change(&mut random);
             }

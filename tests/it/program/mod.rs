@@ -9,5 +9,6 @@ mod fixtures;
 mod own_probe;
 mod pins;
 mod random;
+mod records;
 mod wanted;
 mod world;

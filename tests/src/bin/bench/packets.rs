@@ -15,6 +15,7 @@ use aya::maps::Array;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use lb_common::backend::{BackendId, Link};
 use lb_common::headers::protocol;
+use lb_common::table::Slot;
 use lb_userspace::dataplane::object::BENCH;
 use lb_userspace::dataplane::{BackendSpec, Dataplane, SettingsSpec, Sizes, VipSpec, VipTracking};
 use lb_userspace::desired::Encap;
@@ -30,9 +31,11 @@ const PACKETS: u32 = 1_000_000;
 const MANY: u64 = 1 << 20;
 /// Flows there is room for in the flow table.
 const ROOM: u32 = 1 << 20;
-/// Backends of the pool.
+/// Pools.
+const POOLS: u16 = 4;
+/// Backends of a pool.
 const BACKENDS: u16 = 100;
-/// Slots of the pool.
+/// Slots of a pool.
 const SLOTS: u32 = 65_537;
 
 const TCP_ACK: u8 = 0x10;
@@ -84,8 +87,8 @@ fn vip(number: u16, address: IpAddr, pool: u16, tracking: VipTracking) -> VipSpe
     VipSpec { number, address, protocol: protocol::TCP, port: Some(80), pool, tracking, udp_idle }
 }
 
-/// Pools 0: IPIP over IPv4, 1: GUE over IPv4, 2: IPIP over IPv6. VIPs .1 stateless and .2 tracked
-/// on pool 0, .3 on pool 1, .4 on pool 2, and one of IPv6 on pool 0.
+/// Pools 0: IPIP over IPv4, 1: GUE over IPv4, 2: IPIP over IPv6, 3: as 0, all slots contested. VIPs
+/// .1 stateless and .2 always tracked on pool 0, .3 to .5 on pools 1 to 3, one of IPv6 on pool 0.
 fn fill(dataplane: &mut Dataplane) -> Result<()> {
     dataplane.set_settings(&SettingsSpec {
         secret: *b"a bench's secret",
@@ -100,7 +103,7 @@ fn fill(dataplane: &mut Dataplane) -> Result<()> {
         hertz: 250,
     });
     let mut backends = BTreeMap::new();
-    for pool in 0..3u16 {
+    for pool in 0..POOLS {
         let first = 1 + pool * BACKENDS;
         for id in first..first + BACKENDS {
             let [high, low] = id.to_be_bytes();
@@ -116,6 +119,7 @@ fn fill(dataplane: &mut Dataplane) -> Result<()> {
         }
         let slots: Vec<u16> = (0..SLOTS)
             .map(|slot| first + u16::try_from(slot % u32::from(BACKENDS)).unwrap_or_default())
+            .map(|owner| Slot::new(BackendId(owner), pool == 3).0)
             .collect();
         dataplane.publish_table(pool, &slots, &vec![[0; 4]; SLOTS as usize], 1)?;
     }
@@ -126,7 +130,8 @@ fn fill(dataplane: &mut Dataplane) -> Result<()> {
         vip(2, address(2), 0, VipTracking::Always),
         vip(3, address(3), 1, VipTracking::Slot),
         vip(4, address(4), 2, VipTracking::Slot),
-        vip(5, IpAddr::V6(VIP6), 0, VipTracking::Slot),
+        vip(5, address(5), 3, VipTracking::Slot),
+        vip(6, IpAddr::V6(VIP6), 0, VipTracking::Slot),
     ])?;
     Ok(())
 }
@@ -146,8 +151,10 @@ fn cases() -> Vec<Case> {
         case("v4_in_v6", lb, v4(4, TCP_ACK), Flows::One, 40),
         case("v4_tcp_tracked", lb, v4(2, TCP_ACK), Flows::One, 20),
         case("v4_tcp_tracked_1m", lb, v4(2, TCP_ACK), Flows::Many, 20),
+        case("v4_tcp_contested_1m", lb, v4(5, TCP_ACK), Flows::Many, 20),
         case("v4_syn_flood_stateless", lb, v4(1, TCP_SYN), Flows::Flood, 20),
         case("v4_syn_flood_tracked", lb, v4(2, TCP_SYN), Flows::Flood, 20),
+        case("v4_syn_flood_contested", lb, v4(5, TCP_SYN), Flows::Flood, 20),
     ]
 }
 
@@ -196,7 +203,8 @@ fn run(dataplane: &mut Dataplane, case: &Case, next: u64, packets: u32) -> Resul
 
 /// Runs all cases; prints them, and returns the report.
 pub(crate) fn measure() -> Result<Map<String, Value>> {
-    let sizes = Sizes::with_room(6 * u64::from(SLOTS), 4 * u32::from(BACKENDS), 16, ROOM);
+    let backends = u32::from(POOLS * BACKENDS);
+    let sizes = Sizes::with_room(2 * u64::from(POOLS) * u64::from(SLOTS), backends, 16, ROOM);
     let mut dataplane = Dataplane::unpinned(BENCH, &sizes)?;
     let ebpf = dataplane.ebpf_mut().context("no kernel")?;
     for name in ["floor_pass", "floor_encap", "lb_wrapped"] {
