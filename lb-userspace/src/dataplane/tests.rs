@@ -16,7 +16,7 @@ use lb_common::parse::Segment;
 use lb_common::table::Slot;
 use lb_common::tables::Tables as _;
 
-use super::{BackendSpec, Dataplane, SettingsSpec, Sizes};
+use super::{BackendSpec, Dataplane, RECORDS_LAG, SettingsSpec, Sizes};
 use crate::desired::Encap;
 
 /// SplitMix64: the same numbers from the same seed, everywhere.
@@ -47,7 +47,8 @@ fn settings() -> SettingsSpec {
         ipip_source_v6: "2001:db8::".parse().unwrap(),
         gue_port: 6080,
         half_open: Duration::from_secs(10),
-        established: Duration::from_secs(600),
+        // 600 ticks with what a record may wait.
+        established: Duration::from_secs(600) - RECORDS_LAG,
         closing: Duration::from_secs(30),
         hertz: HERTZ,
     }
