@@ -11,7 +11,7 @@ use crate::backend::BackendId;
 use crate::control::Control;
 use crate::decide::Question;
 use crate::parse::Segment;
-use crate::table::slot_of;
+use crate::table::{SLOTS_PER_HISTORY_ROW, Slot, slot_of};
 use crate::tables::Tables;
 use crate::{SLOTS_PER_ROW, flow};
 
@@ -123,8 +123,7 @@ impl Record {
     }
 
     /// What the flow table is to be asked, and so told. `None` when there is nothing to tell: no
-    /// record, a torn one, or its slot has changed hands since. Then the flow's next packet finds
-    /// no entry and goes to the slot's base, which is where this one went.
+    /// record, a torn one, or one whose owner is neither its slot's backend now nor its base.
     #[inline(always)]
     pub fn question<T: Tables>(self, tables: &T, control: &Control) -> Option<Question> {
         if self.is_void() {
@@ -135,10 +134,17 @@ impl Record {
         let table = &pool.tables[(pool.live & 1) as usize];
         let slot = slot_of((self.hash >> 32) as u32, table.slots);
         let row = tables.slots(table.first_row + slot / SLOTS_PER_ROW)?;
-        let slot = row[(slot % SLOTS_PER_ROW) as usize];
-        if slot.backend().0 != owner.0 {
-            return None;
+        let entry = row[(slot % SLOTS_PER_ROW) as usize];
+        if entry.backend().0 != owner.0 {
+            // A death is not prepared. A handshake with the dead one shall begin anew.
+            let first = table.first_row * (SLOTS_PER_ROW / SLOTS_PER_HISTORY_ROW);
+            let row = tables.history(first + slot / SLOTS_PER_HISTORY_ROW)?;
+            let base = row[(slot % SLOTS_PER_HISTORY_ROW) as usize].base;
+            if base.0 != owner.0 || (self.word >> 38) & 3 == Segment::Open as u64 {
+                return None;
+            }
         }
+        let slot = Slot::new(owner, true);
         let udp_idle = (self.word >> 24) as u16 & flow::DEADLINE;
         let segment = match (self.word >> 38) & 3 {
             0 => Segment::Open,

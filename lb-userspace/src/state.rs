@@ -257,7 +257,7 @@ pub struct Journal {
 pub struct Served {
     /// The number of the pool it leads to.
     pub pool: u16,
-    /// It came from another pool, whose backends own flows of it.
+    /// Some of its flows may have owners of another pool.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asks: bool,
 }

@@ -52,7 +52,7 @@ impl Outlet {
 }
 
 const fn served(spec: &VipSpec) -> Served {
-    Served { pool: spec.pool, asks: matches!(spec.tracking, VipTracking::Asks) }
+    Served { pool: spec.pool, asks: spec.asks }
 }
 
 /// A digest of the secret, from which it cannot be found.
@@ -243,16 +243,13 @@ impl Controller {
                 continue;
             }
             if !is_begun && !pool.is_empty {
-                self.dataplane.publish_table(pool.number, &[0], &[[0; 4]], 0)?;
+                self.dataplane.publish_table(pool.number, &[CONTESTED], &[[0; 4]], 0)?;
                 pool.is_empty = true;
             }
-            // Its flows of before have owners of another pool, in slots of which this pool's
-            // tracker knows nothing.
-            let was_elsewhere =
-                |it: &VipSpec| it.tracking == VipTracking::Asks || it.pool != pool.number;
-            let asks = before.is_some_and(was_elsewhere);
+            let asks = before.is_none_or(|it| it.asks || it.pool != pool.number);
             specs.insert(vip.key, vip_spec(vip, *number, pool.number, asks));
         }
+        self.ask_where_flows_may_be_anothers(&mut specs);
         if self.outlet.vips != specs || !self.outlet.vips_written {
             let list: Vec<VipSpec> = specs.values().copied().collect();
             self.dataplane.publish_vips(&list)?;
@@ -263,6 +260,31 @@ impl Controller {
         self.outlet.journal_dirty = true;
         self.numbers.forget_vips(&self.desired);
         Ok(())
+    }
+
+    /// A VIP that is new, comes from another pool or is tracked in another way may have flows whose
+    /// owners its pool's tracker does not know; so may those of its address and protocol that had
+    /// some of its ports, or get them. Only over an empty flow table nobody has any.
+    fn ask_where_flows_may_be_anothers(&self, specs: &mut BTreeMap<VipKey, VipSpec>) {
+        let place = |key: &VipKey| (key.address, key.protocol);
+        let before = &self.outlet.vips;
+        let come_or_gone: BTreeSet<_> = specs
+            .keys()
+            .filter(|key| !before.contains_key(key))
+            .chain(before.keys().filter(|key| !specs.contains_key(key)))
+            .map(place)
+            .collect();
+        for (key, spec) in &mut *specs {
+            let is_changed = before.get(key).is_none_or(|it| it.tracking != spec.tracking);
+            spec.asks |= is_changed || come_or_gone.contains(&place(key));
+        }
+        self.dataplane.enter_records();
+        let is_new = |(key, spec): (&VipKey, &VipSpec)| {
+            spec.asks && before.get(key).is_none_or(|it| !it.asks)
+        };
+        if specs.iter().any(is_new) && self.dataplane.flows().next().is_none() {
+            specs.values_mut().for_each(|spec| spec.asks = false);
+        }
     }
 
     /// What an earlier lbd had in force, as far as it is still configured.
@@ -318,7 +340,6 @@ fn view(rendered: &Rendered) -> View {
     view
 }
 
-/// `asks`: if it is tracked always, also where no slot is contested.
 fn vip_spec(vip: &Vip, number: u16, pool: u16, asks: bool) -> VipSpec {
     let protocol = match vip.key.protocol {
         Protocol::Tcp => TCP,
@@ -331,9 +352,9 @@ fn vip_spec(vip: &Vip, number: u16, pool: u16, asks: bool) -> VipSpec {
     let tracking = match vip.tracking {
         Tracking::Stateless => VipTracking::Stateless,
         Tracking::Contested => VipTracking::Slot,
-        Tracking::Always if asks => VipTracking::Asks,
         Tracking::Always => VipTracking::Always,
     };
     let udp_idle = vip.flow_timeouts.udp;
-    VipSpec { number, address: vip.key.address, protocol, port, pool, tracking, udp_idle }
+    let address = vip.key.address;
+    VipSpec { number, address, protocol, port, pool, tracking, asks, udp_idle }
 }

@@ -272,7 +272,10 @@ impl Dataplane {
         self.write_rows(first_row, slots, history);
         let has_history = u32::from(history.iter().any(|row| row != &[0; 4]));
         self.enter_records();
-        self.swap_table(pool, Table { first_row, slots: count, generation, has_history })
+        self.swap_table(pool, Table { first_row, slots: count, generation, has_history })?;
+        // What packets on their way recorded under the old one.
+        self.enter_records();
+        Ok(())
     }
 
     fn write_rows(&mut self, first_row: u32, slots: &[u16], history: &[[u16; 4]]) {
@@ -322,6 +325,7 @@ impl Dataplane {
     /// # Errors
     /// As [`Dataplane::publish_table`].
     pub fn remove_pool(&mut self, pool: u16) -> Result<(), Error> {
+        self.enter_records();
         self.swap_table(pool, Table::default())
     }
 
@@ -343,6 +347,7 @@ impl Dataplane {
             Self::ticks(hertz, idle + RECORDS_LAG)
         })
         .ok_or(Error::TooManyVips { vips: vips.len() })?;
+        self.enter_records();
         let place = field::<_, u64>(control, offset_of!(Control, vip_root));
         // SAFETY: inside the mapping, aligned, only accessed as a 64-bit word.
         let place = unsafe { AtomicU64::from_ptr(place) };

@@ -22,8 +22,6 @@ pub enum VipTracking {
     Slot,
     /// All; in slots that are not contested they are only recorded.
     Always,
-    /// All, as if each slot were contested: some flows' owners are of another pool.
-    Asks,
     /// None.
     Stateless,
 }
@@ -43,6 +41,9 @@ pub struct VipSpec {
     pub pool: u16,
     /// Which packets go through the flow table.
     pub tracking: VipTracking,
+    /// Some of its flows may have owners of which its pool's tracker knows nothing: where it is
+    /// always tracked, packets ask as if each slot were contested.
+    pub asks: bool,
     /// Idle timeout of its UDP flows.
     pub udp_idle: Duration,
 }
@@ -50,8 +51,8 @@ pub struct VipSpec {
 fn entry(spec: &VipSpec, udp_idle: u16) -> VipEntry {
     let flags = match spec.tracking {
         VipTracking::Slot => 0,
+        VipTracking::Always if spec.asks => VipEntry::ALWAYS | VipEntry::ASKS,
         VipTracking::Always => VipEntry::ALWAYS,
-        VipTracking::Asks => VipEntry::ALWAYS | VipEntry::ASKS,
         VipTracking::Stateless => VipEntry::STATELESS,
     };
     let port = spec.port.unwrap_or_default().to_be();
@@ -174,7 +175,8 @@ mod tests {
     fn spec(number: u16, address: &str, protocol: u8, port: Option<u16>) -> VipSpec {
         let address = address.parse().unwrap();
         let tracking = VipTracking::Slot;
-        VipSpec { number, address, protocol, port, pool: 0, tracking, udp_idle: Duration::ZERO }
+        let udp_idle = Duration::ZERO;
+        VipSpec { number, address, protocol, port, pool: 0, tracking, asks: false, udp_idle }
     }
 
     fn find(index: &VipIndex, root: VipRoot, vip: &VipSpec, port: u16) -> Option<u16> {

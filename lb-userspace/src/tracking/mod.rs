@@ -241,6 +241,8 @@ impl PoolTracker {
         if settings == self.settings {
             return None;
         }
+        // With a shorter timeout slots may have been released in spite of flows that still live.
+        self.unscanned |= settings.always > self.settings.always;
         self.settings = settings;
         Some(self.changed(Change::new(ChangeKind::Adjusted, 0)))
     }

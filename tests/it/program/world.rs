@@ -181,6 +181,7 @@ fn vip(number: u16, address: impl Into<IpAddr>, (protocol, port): (u8, Option<u1
         port,
         pool: 1 + (number - 1) / 4,
         tracking: VipTracking::Slot,
+        asks: false,
         udp_idle: Duration::from_secs(30),
     }
 }

@@ -23,6 +23,7 @@ use crate::host::netlink::{HostEvent, Link, NextHop};
 
 mod announcing;
 mod changes;
+mod moved_vips;
 mod operator;
 mod restart;
 

@@ -20,6 +20,7 @@ pub(super) fn vip(number: u16, address: &str, port: Option<u16>, pool: u16) -> V
         port,
         pool,
         tracking: VipTracking::Slot,
+        asks: false,
         udp_idle: Duration::from_secs(30),
     }
 }

@@ -84,7 +84,8 @@ const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 1);
 
 fn vip(number: u16, address: IpAddr, pool: u16, tracking: VipTracking) -> VipSpec {
     let udp_idle = Duration::from_secs(30);
-    VipSpec { number, address, protocol: protocol::TCP, port: Some(80), pool, tracking, udp_idle }
+    let (protocol, port, asks) = (protocol::TCP, Some(80), false);
+    VipSpec { number, address, protocol, port, pool, tracking, asks, udp_idle }
 }
 
 /// Pools 0: IPIP over IPv4, 1: GUE over IPv4, 2: IPIP over IPv6, 3: as 0, all slots contested. VIPs
