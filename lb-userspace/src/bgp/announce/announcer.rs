@@ -121,7 +121,8 @@ impl Announcer {
         self.bgp.as_ref()
     }
 
-    /// Takes another configuration. Prefixes that it takes away are lowered, then withdrawn. One
+    /// Takes another configuration. Prefixes that it takes away are lowered, then withdrawn; one
+    /// without any configured VIP left goes at once, since its packets are dropped already. One
     /// that takes away all that are announced, or more than `breaker_max`, takes none of them away
     /// until [`Order::ResumeBreaker`]; see [`alarms`](Self::alarms). To remove them without, drain
     /// the node first.

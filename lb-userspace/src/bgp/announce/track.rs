@@ -153,7 +153,7 @@ impl Track {
                 self.record.back.doubt();
             }
             Health::Unknown(why) => self.why = why,
-            Health::Able => self.able(context, breaker),
+            Health::Able => self.able(context, breaker, seen),
             Health::Unable(why) => self.unable(why, context, breaker, seen),
         }
     }
@@ -201,7 +201,7 @@ impl Track {
     }
 
     /// It can be served.
-    fn able(&mut self, context: &Context<'_>, breaker: &mut Breaker) {
+    fn able(&mut self, context: &Context<'_>, breaker: &mut Breaker, seen: &Seen) {
         self.decided = true;
         self.kept = None;
         self.record.leaving = None;
@@ -213,7 +213,10 @@ impl Track {
         }
         let never = matches!(self.record.standing, Standing::Undecided | Standing::Withheld);
         let away = if never { Standing::Withheld } else { Standing::Withdrawn };
-        let wait = self.record.not_before.filter(|then| *then > context.now);
+        // Flapping is better than nobody.
+        let is_last = self.record.settings.last_announcer == LastAnnouncer::Keep
+            && matches!(seen, Seen::Nobody);
+        let wait = self.record.not_before.filter(|then| *then > context.now && !is_last);
         if (context.roas)(&self.prefix) == Some(Validity::Invalid) {
             self.stand(away, INVALID, context.now);
         } else if wait.is_some() {

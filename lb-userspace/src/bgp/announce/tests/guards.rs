@@ -51,6 +51,22 @@ fn the_last_announcer_goes_if_asked_to() {
 }
 
 #[test]
+fn who_can_be_served_again_backs_off_only_while_others_announce() {
+    for (seen, waits) in [(others(), true), (Seen::Nobody, false)] {
+        let mut bench = Bench::new(desired(&[P], &VIPS));
+        bench.see(P, others());
+        bench.set_up("vip1", 0);
+        bench.settle();
+        bench.pass(500);
+        assert!(bench.to("edge1").is_empty());
+        bench.see(P, seen);
+        bench.set_up("vip1", 4);
+        bench.settle();
+        assert_eq!(bench.to("edge1").is_empty(), waits);
+    }
+}
+
+#[test]
 fn who_left_with_the_others_comes_back_alone_and_only_soon() {
     let leave = |after: u64| {
         let mut bench = Bench::new(desired(&[P], &VIPS));
