@@ -43,6 +43,13 @@ pub const EVENTS: usize = 1;
 pub const EVENTS_MAX: usize = 7;
 const _: () = assert!(crate::verdict::FlowEvent::ALL.len() <= EVENTS_MAX);
 
+/// The word in which a record's hash is, at a place below [`WAITING`]; its other word follows.
+#[inline(always)]
+#[must_use]
+pub const fn hash_word(place: usize) -> usize {
+    WORDS - 2 * WAITING + 2 * place
+}
+
 /// One CPU's element.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -65,7 +72,8 @@ pub trait Waiting {
     /// The record at a place below [`WAITING`].
     #[inline(always)]
     fn record(&self, place: usize) -> Record {
-        Record { hash: self.load(8 + 2 * place), word: self.load(9 + 2 * place) }
+        let at = hash_word(place);
+        Record { hash: self.load(at), word: self.load(at + 1) }
     }
 
     /// Leaves a record. True when all that there is room for wait: now they are the caller's, to be
@@ -73,8 +81,9 @@ pub trait Waiting {
     #[inline(always)]
     fn push(&self, record: Record) -> bool {
         let place = self.count();
-        self.store(8 + 2 * place, record.hash);
-        self.store(9 + 2 * place, record.word);
+        let at = hash_word(place);
+        self.store(at, record.hash);
+        self.store(at + 1, record.word);
         let count = (place + 1) & (WAITING - 1);
         self.store(0, count as u64);
         count == 0

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_common::record::{EVENTS, EVENTS_MAX, Record, WAITING, WORDS, Waiting};
+use lb_common::record::{EVENTS, EVENTS_MAX, Record, WAITING, WORDS, Waiting, hash_word};
 use lb_common::tables::Tables as _;
 use lb_common::verdict::{FlowCounters, FlowEvent};
 
@@ -31,7 +31,7 @@ impl Waiting for HostWaiting<'_> {
 impl HostWaiting<'_> {
     /// Takes a record that was read away, unless its CPU has written another one there.
     fn take(&self, place: usize, record: Record) {
-        if let Some(word) = self.0.get(9 + 2 * place) {
+        if let Some(word) = self.0.get(hash_word(place) + 1) {
             let (_, seen) = record.words();
             let _newer = word.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire);
         }

@@ -32,17 +32,8 @@ const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
-/// A configuration with one pool of these backends (name, weight); address 10.0.0.N for `bN`.
-fn text(backends: &[(&str, u16)]) -> String {
-    let mut lines = String::new();
-    for (name, weight) in backends {
-        let number = name.trim_start_matches('b');
-        lines += &format!(
-            "  {{ name = \"{name}\", address = \"10.0.0.{number}\", weight = {weight} }},\n"
-        );
-    }
-    format!(
-        r#"version = 1
+/// What the configurations of all tests begin with.
+const HEAD: &str = r#"version = 1
 [node]
 name = "lb1"
 address = "192.0.2.1"
@@ -58,7 +49,19 @@ flow_table_size = 4_096
 [defaults.flow_timeout]
 tcp_half_open = "5s"
 tcp_established = "30s"
-[health.tcp]
+"#;
+
+/// A configuration with one pool of these backends (name, weight); address 10.0.0.N for `bN`.
+fn text(backends: &[(&str, u16)]) -> String {
+    let mut lines = String::new();
+    for (name, weight) in backends {
+        let number = name.trim_start_matches('b');
+        lines += &format!(
+            "  {{ name = \"{name}\", address = \"10.0.0.{number}\", weight = {weight} }},\n"
+        );
+    }
+    format!(
+        r#"{HEAD}[health.tcp]
 kind = "tcp"
 interval = "1s"
 timeout = "1s"

@@ -2,24 +2,6 @@
 
 use super::*;
 
-const HEAD: &str = r#"version = 1
-[node]
-name = "lb1"
-address = "192.0.2.1"
-secret_file = "/secret"
-[dataplane]
-interfaces = ["eth0"]
-maglev_size = 1_021
-max_slots = 8_168
-max_backends = 8
-max_vips = 8
-max_pools = 4
-flow_table_size = 4_096
-[defaults.flow_timeout]
-tcp_half_open = "5s"
-tcp_established = "30s"
-"#;
-
 fn pool(name: &str, tracking: &str, [a, b]: [u8; 2]) -> String {
     format!(
         r#"[[pool]]

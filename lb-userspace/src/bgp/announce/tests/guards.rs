@@ -50,15 +50,21 @@ fn the_last_announcer_goes_if_asked_to() {
     assert!(bench.to("edge1").is_empty(), "at once");
 }
 
+/// One that has left because others announce what it cannot serve any more.
+fn gone() -> Bench {
+    let mut bench = Bench::new(desired(&[P], &VIPS));
+    bench.see(P, others());
+    bench.set_up("vip1", 0);
+    bench.settle();
+    bench.pass(500);
+    assert!(bench.to("edge1").is_empty());
+    bench
+}
+
 #[test]
 fn who_can_be_served_again_backs_off_only_while_others_announce() {
     for (seen, waits) in [(others(), true), (Seen::Nobody, false)] {
-        let mut bench = Bench::new(desired(&[P], &VIPS));
-        bench.see(P, others());
-        bench.set_up("vip1", 0);
-        bench.settle();
-        bench.pass(500);
-        assert!(bench.to("edge1").is_empty());
+        let mut bench = gone();
         bench.see(P, seen);
         bench.set_up("vip1", 4);
         bench.settle();
@@ -69,12 +75,7 @@ fn who_can_be_served_again_backs_off_only_while_others_announce() {
 #[test]
 fn who_left_with_the_others_comes_back_alone_and_only_soon() {
     let leave = |after: u64| {
-        let mut bench = Bench::new(desired(&[P], &VIPS));
-        bench.see(P, others());
-        bench.set_up("vip1", 0);
-        bench.settle();
-        bench.pass(500);
-        assert!(bench.to("edge1").is_empty());
+        let mut bench = gone();
         bench.pass(after);
         bench.see(P, Seen::Nobody);
         bench.settle();
