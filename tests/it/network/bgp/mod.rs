@@ -2,7 +2,6 @@
 
 mod attributes;
 mod bfd;
-mod collision;
 mod flood;
 mod guards;
 mod leaving;
